@@ -1,0 +1,118 @@
+"""From an image file to the tensor that a base network expects."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from facetask.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+Colour = Literal["rgb", "bgr", "grey"]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What is done to an image before the base network sees it.
+
+    The image is resized to ``resize`` (or straight to ``size``), centre-cropped to ``size`` and normalised as
+    ``(pixel - mean) / std`` with pixels in 0–255.
+
+    Attributes:
+        size: Height and width of the network's input, in pixels.
+        colour: Channel order; ``grey`` is 0.299 R + 0.587 G + 0.114 B, one channel.
+        mean: Subtracted from each channel, in pixel values 0–255.
+        std: Divides each channel, in pixel values 0–255.
+        resize: Height and width before the centre crop; ``None`` means ``size``.
+        interpolation: How the image is resized.
+    """
+
+    size: tuple[int, int]
+    colour: Colour
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: tuple[int, int] | None = None
+    interpolation: Interpolation = "bilinear"
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the network's input."""
+        return (1 if self.colour == "grey" else 3, *self.size)
+
+    def load(self, path: Path) -> NDArray[np.uint8]:
+        """Return the file's pixels as the network's colours and size, ``(channels, height, width)``, uint8.
+
+        Raises:
+            DataError: If the file is missing, empty, truncated or no image.
+        """
+        return self.pixels(open_image(path))
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return an image's pixels as the network's colours and size, ``(channels, height, width)``, uint8."""
+        import PIL.Image
+
+        image = image.convert("L" if self.colour == "grey" else "RGB")
+        height, width = self.resize or self.size
+        if image.size != (width, height):
+            image = image.resize((width, height), PIL.Image.Resampling[self.interpolation.upper()], reducing_gap=3.0)
+        top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
+        image = image.crop((left, top, left + self.size[1], top + self.size[0]))
+        array = np.asarray(image, dtype=np.uint8)
+        if self.colour == "grey":
+            return np.ascontiguousarray(array[None])
+        if self.colour == "bgr":
+            array = array[:, :, ::-1]
+        return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return ``(batch, channels, height, width)`` uint8 pixels as the network's float32 input."""
+        import torch
+
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
+        return (pixels.float() - mean) / std
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Preprocessing:
+        """Return the preprocessing that :meth:`to_json` described.
+
+        Raises:
+            CheckpointError: If a field is missing or unknown.
+        """
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise CheckpointError(f"preprocessing: {error}") from None
+
+
+def open_image(path: Path) -> Image.Image:
+    """Return the image at a path, decoded in full and turned upright as its EXIF data say.
+
+    Raises:
+        DataError: If the file is missing, empty, truncated or no image.
+    """
+    import PIL.Image
+    import PIL.ImageOps
+
+    try:
+        with PIL.Image.open(path) as image:
+            image.load()
+            upright: Image.Image = PIL.ImageOps.exif_transpose(image)
+            return upright
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image") from None
+    except Exception as error:  # Pillow's decoders raise errors of many kinds on broken files
+        raise DataError(f"{path}: not a readable image ({type(error).__name__}: {error})") from None
