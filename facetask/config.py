@@ -1,0 +1,476 @@
+"""The configuration of a run: a YAML file and overrides become one validated, frozen :class:`RunConfig`.
+
+Two phases, whose problems are told together: first the structure and the plugins' names, then each plugin's params
+through the params model that it declares.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+)
+
+from facetask.errors import PluginError, did_you_mean
+from facetask.yaml_loader import Document, KeyPath, Problem, describe, dump_yaml, escaped, load_yaml
+
+if TYPE_CHECKING:
+    from facetask.records import Record
+
+
+_DEFAULT_SELECTOR = "lasso"
+
+
+class PluginLookup(Protocol):
+    """What the configuration asks of the plugin manager."""
+
+    def find(self, kind: str, name: str) -> Record:
+        """Return a plugin's record; raise PluginError if there is none."""
+
+
+def _usable(value: Any) -> Any:
+    """Refuse texts that pathlib takes for the current folder, or that no file can have."""
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise ValueError(f"expected a path, found {describe(value)}")
+    return value
+
+
+def _absolute(path: Path, info: ValidationInfo) -> Path:
+    """Return a path counted from the configuration's folder; a link at its end is kept, for its name's sake."""
+    try:
+        path = path.expanduser()
+        path = (info.context or {}).get("base", Path()) / path
+        return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+    except RuntimeError as error:  # no such user's home, or links that go round
+        raise ValueError(str(error)) from None
+
+
+# A path in a plugin's params: ~ is expanded, a relative one counts from the YAML file's folder.
+ConfigPath = Annotated[Path, Field(strict=False), BeforeValidator(_usable), AfterValidator(_absolute)]
+
+
+class _Section(BaseModel):
+    """Base of the configuration's own models."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class _NoParams(_Section):
+    """Stands in until the plugin's own model has validated its params."""
+
+
+class PluginChoice(_Section):
+    """A plugin's name and its params, an instance of the plugin's own params model."""
+
+    name: str
+    params: SerializeAsAny[BaseModel] = _NoParams()
+
+
+class DataConfig(PluginChoice):
+    """The dataset.
+
+    Attributes:
+        max_bad_share: Share of unreadable images above which the run stops.
+    """
+
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+def _sum_to_one(fractions: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Refuse fractions of which images would be left over or used twice."""
+    if abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"the fractions must sum to 1, but sum to {sum(fractions):g}")
+    return fractions
+
+
+_Share = Annotated[float, Field(gt=0)]
+
+
+class SplitConfig(_Section):
+    """How images are divided.
+
+    Attributes:
+        fractions: Shares of the training, validation and test splits.
+        group_by: Column whose equal values stay on one side; null: the dataset's own group column.
+        stratify_by: Column whose values are spread evenly.
+        min_per_class: Fewest images of each class in each split.
+    """
+
+    fractions: Annotated[tuple[_Share, _Share, _Share], AfterValidator(_sum_to_one)] = (0.5, 0.25, 0.25)
+    group_by: str | None = None
+    stratify_by: str | None = None
+    min_per_class: Annotated[int, Field(ge=1)] = 1
+
+
+def _folder_name(label: str) -> str:
+    """Refuse a label that cannot name the task's folder in the run directory."""
+    if not label or label in (".", "..") or set(label) & set('/\\:*?"<>|\0'):
+        raise ValueError(f"expected a label that can name a folder, found {describe(label)}")
+    return label
+
+
+class SatelliteTask(PluginChoice):
+    """A satellite task.
+
+    Attributes:
+        label: Its name in results, instead of the plugin's.
+        split: Its own split; what it leaves out is taken from the run's.
+    """
+
+    label: Annotated[str, AfterValidator(_folder_name)] | None = None
+    split: SplitConfig | None = None
+
+
+_CHOICE_KEYS = {*SatelliteTask.model_fields, *DataConfig.model_fields}
+
+
+class CutWithin(_Section):
+    """The lowest tap whose error is within a share of the best tap's."""
+
+    within: Annotated[float, Field(ge=0)]
+
+
+class PruneConfig(_Section):
+    """Where to cut and what to keep.
+
+    Attributes:
+        threshold: Knee threshold, as a fraction of a curve's RMSE range.
+        cut: ``best``, a tap's name, or the lowest tap that is nearly as good as the best.
+        couple: How the keep set of coupled taps is found: by one curve for the group, or from one for each tap.
+    """
+
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.01
+    cut: Annotated[str, Field(min_length=1)] | CutWithin = "best"
+    couple: Literal["group", "union", "intersection"] = "group"
+
+
+class FinetuneConfig(_Section):
+    """How the pruned network is trained.
+
+    Attributes:
+        learning_rate: Peak of the one-cycle schedule.
+        warmup: Share of the steps before the peak.
+        loss: ``auto``: what suits the task's kind.
+        flip: Mirror images at random, where the task says what that does to its label.
+        shift: Largest random shift, as a share of the image's side.
+        brightness: Largest random change of brightness, as a share.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 3
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] = 1.5e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    loss: Literal["auto", "smooth-l1", "mse", "cross-entropy"] = "auto"
+    flip: bool = True
+    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class ComputeConfig(_Section):
+    """What the run may use of the machine.
+
+    Attributes:
+        workers: Processes that decode images; 0: the main process does.
+        threads: Threads of one operation.
+    """
+
+    device: Annotated[str, Field(min_length=1)] = "auto"
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+def _mapping_or_false(value: Any) -> Any:
+    """Refuse ``finetune: true``, which would say neither how long nor how."""
+    if value is False or isinstance(value, dict | FinetuneConfig):
+        return value
+    raise ValueError(f"expected a mapping such as {{epochs: 3}}, or false to leave it out; found {describe(value)}")
+
+
+class RunConfig(_Section):
+    """A whole run; made by :func:`load_config` or :func:`config_from_dict`.
+
+    Attributes:
+        trials: Number of random partitions.
+        seed: Seed of the first.
+    """
+
+    base_network: PluginChoice
+    data: DataConfig
+    satellite_tasks: Annotated[tuple[SatelliteTask, ...], Field(min_length=1)]
+    selector: PluginChoice = PluginChoice(name=_DEFAULT_SELECTOR)
+    prune: PruneConfig = PruneConfig()
+    finetune: Annotated[FinetuneConfig | Literal[False], BeforeValidator(_mapping_or_false)] = FinetuneConfig()
+    split: SplitConfig = SplitConfig()
+    compute: ComputeConfig = ComputeConfig()
+    trials: Annotated[int, Field(ge=1)] = 3
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = (), *, plugins: PluginLookup | None = None) -> RunConfig:
+    """Read and validate a configuration file.
+
+    Args:
+        path: The YAML file; relative paths in it and in overrides count from its folder.
+        overrides: ``key.path=value`` each, the value in YAML.
+        plugins: Where to look plugins up; by default among the bundled and installed ones.
+
+    Raises:
+        ConfigError: If the file cannot be read or anything in it is wrong; all problems are told at once.
+    """
+    return _validated(load_yaml(path).overridden(overrides), Path(path).parent, plugins)
+
+
+def config_from_dict(
+    data: Mapping[str, Any], *, base: Path, plugins: PluginLookup | None = None, overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Validate a configuration that was made in Python, by the same rules as a file in the folder ``base``.
+
+    Raises:
+        ConfigError: If anything in it is wrong; all problems are told at once.
+    """
+    problems: list[Problem] = []
+    document = Document(_plain(data, (), problems), problems=tuple(problems))
+    return _validated(document.overridden(overrides), base, plugins)
+
+
+def resolved_yaml(config: RunConfig) -> str:
+    """Return a configuration as YAML with every default spelt out, which loads as the same configuration."""
+    return dump_yaml(escaped(config.model_dump(mode="json")))
+
+
+def config_differences(a: RunConfig | Mapping[str, Any], b: RunConfig | Mapping[str, Any]) -> list[str]:
+    """Return the dotted key paths whose values differ, in the configuration's order; those only in ``b`` come last."""
+    return [".".join(map(str, path)) for path in _differing(_dumped(a), _dumped(b), ())]
+
+
+def _validated(document: Document, base: Path, plugins: PluginLookup | None) -> RunConfig:
+    """Return a document's configuration, or raise ConfigError with all its problems."""
+    if plugins is None:
+        from facetask.plugin_manager import default_manager
+
+        plugins = default_manager()
+    document = document.expanded(os.environ)
+    structure = copy.deepcopy(document.value)
+    if isinstance(structure, dict):
+        structure.setdefault("selector", {"name": _DEFAULT_SELECTOR})
+    problems: list[Problem] = []
+    params: dict[KeyPath, BaseModel] = {}
+    for kind, path, choice in _choices(structure):
+        found = _plugin_params(plugins, kind, path, choice, base=base, problems=problems)
+        if found is not None:
+            params[path] = found
+    try:
+        config = RunConfig.model_validate_json(json.dumps(structure))
+    except ValidationError as error:
+        problems += _problems(error, RunConfig, structure, ())
+    document.raise_problems(problems)
+    return _completed(config, params)
+
+
+def _choices(structure: Any) -> Iterator[tuple[str, KeyPath, dict[str, Any]]]:
+    """Yield the kind, the path and the mapping of each place that names a plugin."""
+    if not isinstance(structure, dict):
+        return
+    tasks = structure.get("satellite_tasks")
+    places: list[tuple[str, KeyPath, Any]] = [
+        ("architecture", ("base_network",), structure.get("base_network")),
+        ("dataset", ("data",), structure.get("data")),
+        *(
+            ("task", ("satellite_tasks", index), task)
+            for index, task in enumerate(tasks if isinstance(tasks, list) else ())
+        ),
+        ("selector", ("selector",), structure.get("selector")),
+    ]
+    yield from (place for place in places if isinstance(place[2], dict))
+
+
+def _plugin_params(
+    plugins: PluginLookup, kind: str, path: KeyPath, choice: dict[str, Any], *, base: Path, problems: list[Problem]
+) -> BaseModel | None:
+    """Take the params out of a choice and return them as the plugin's own model, or note why not."""
+    raw = choice.pop("params", {})
+    if not isinstance(raw, dict):
+        problems.append(Problem((*path, "params"), f"expected a mapping, found {describe(raw)}"))
+    if not isinstance(choice.get("name"), str):
+        return None
+    try:
+        model = plugins.find(kind, choice["name"]).params
+    except PluginError as error:
+        problems.append(Problem((*path, "name"), str(error)))
+        return None
+    for key in choice:
+        if key in model.model_fields and key not in _CHOICE_KEYS:
+            problems.append(
+                Problem((*path, key), f"unknown key; did you mean '{'.'.join(map(str, path))}.params.{key}'?")
+            )
+    if not isinstance(raw, dict):
+        return None
+    try:
+        return model.model_validate_json(json.dumps(raw), context={"base": base})
+    except ValidationError as error:
+        problems += _problems(error, model, raw, (*path, "params"))
+        return None
+
+
+def _completed(config: RunConfig, params: Mapping[KeyPath, BaseModel]) -> RunConfig:
+    """Return the configuration with the plugins' params and with each task's split filled up from the run's."""
+    tasks: list[SatelliteTask] = []
+    for index, task in enumerate(config.satellite_tasks):
+        update: dict[str, Any] = {"params": params["satellite_tasks", index]}
+        if task.split is not None:
+            given = {name: getattr(task.split, name) for name in task.split.model_fields_set}
+            update["split"] = config.split.model_copy(update=given)
+        tasks.append(task.model_copy(update=update))
+    choices = {
+        name: getattr(config, name).model_copy(update={"params": params[name,]})
+        for name in ("base_network", "data", "selector")
+    }
+    return config.model_copy(update={**choices, "satellite_tasks": tuple(tasks)})
+
+
+# What a value should have been, by pydantic's type of error.
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "enum": "{expected}",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "model_type": "a mapping",
+    "none_required": "null",
+    "multiple_of": "a multiple of {multiple_of}",
+    "path_type": "a path",
+    "string_pattern_mismatch": "a text that matches {pattern}",
+    "string_too_long": "a text of at most {max_length} characters",
+    "string_too_short": "a text of at least {min_length} characters",
+    "string_type": "text",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
+    "tuple_type": "a list",
+}
+_NAMED = {model.__name__ for model in (PluginChoice, DataConfig, SatelliteTask)}
+
+
+def _problems(error: ValidationError, model: type[BaseModel], data: Any, prefix: KeyPath) -> list[Problem]:
+    """Return pydantic's complaints in plain words, the alternatives of a union joined into one."""
+    told: dict[KeyPath, str] = {}
+    expected: dict[KeyPath, tuple[list[str], Any]] = {}
+    for detail in error.errors(include_url=False):
+        path, value = _place(detail["loc"], data)
+        kind, context = detail["type"], detail.get("ctx", {})
+        last = detail["loc"][-1] if detail["loc"] else ""
+        if kind == "missing" and isinstance(last, str):
+            told[*path, last] = "required, but missing"
+        elif kind == "extra_forbidden":
+            told[path] = f"unknown key{did_you_mean(str(last), _known_keys(model, path[:-1]))}"
+        elif kind in ("value_error", "assertion_error"):
+            told[path] = str(context["error"])
+        elif kind == "missing":  # once for each item that a tuple lacks: the last tells them all
+            expected[path] = ([f"a list of at least {int(last) + 1}"], value)
+        else:
+            phrase = detail["msg"].removeprefix("Input should be ")
+            if kind in _EXPECTED:
+                phrase = _EXPECTED[kind].format(**context)
+            if context.get("class_name") in _NAMED:
+                phrase += " such as {name: …, params: {…}}"
+            expected.setdefault(path, ([], value))[0].append(phrase)
+    for path, (phrases, value) in expected.items():
+        # Where something deeper is wrong, the value's other permitted forms were not meant.
+        if not any(len(other) > len(path) and other[: len(path)] == path for other in (*told, *expected)):
+            found = f"expected {' or '.join(dict.fromkeys(phrases))}, found {describe(value)}"
+            told.setdefault(path, found + _advice(value, phrases))
+    return [Problem((*prefix, *path), what) for path, what in told.items()]
+
+
+def _place(loc: Sequence[str | int], data: Any) -> tuple[KeyPath, Any]:
+    """Return the path and the value that a pydantic location means; its names of a union's members are left out."""
+    path: KeyPath = ()
+    for step in loc:
+        within = range(len(data)) if isinstance(data, list) else data if isinstance(data, dict) else ()
+        if step in within:
+            path, data = (*path, step), data[step]
+    return path, data
+
+
+def _known_keys(model: type[BaseModel], path: KeyPath) -> set[str]:
+    """Return the keys that a model permits in the mapping at a path."""
+    models = [model]
+    for key in path:
+        fields = [outer.model_fields[key] for outer in models if key in outer.model_fields]
+        models = [inner for field in fields for inner in _models(field.annotation)] or models
+    return {field.alias or name for each in models for name, field in each.model_fields.items()}
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that occur in an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _advice(value: Any, phrases: Sequence[str]) -> str:
+    """Return what to do about a value that is not as expected, where that can be guessed."""
+    if "text" in phrases and isinstance(value, int | float):
+        return "; put it in quotes to make it text"
+    words = [word for phrase in phrases for word in re.findall(r"'([^']+)'", phrase)]
+    hint = did_you_mean(value, words) if isinstance(value, str) and words else ""
+    return hint if "did you mean" in hint else ""
+
+
+def _plain(value: Any, path: KeyPath, problems: list[Problem]) -> Any:
+    """Return a Python value in a YAML file's types; note what has none."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                problems.append(Problem(path, f"a key must be a text, found {key!r}"))
+        return {str(key): _plain(item, (*path, str(key)), problems) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, (*path, index), problems) for index, item in enumerate(value)]
+    if isinstance(value, PurePath):
+        return str(value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    problems.append(Problem(path, f"expected what YAML can say, found a {type(value).__name__}"))
+    return None
+
+
+def _dumped(config: RunConfig | Mapping[str, Any]) -> Any:
+    """Return a configuration as plain values."""
+    return config.model_dump(mode="json") if isinstance(config, RunConfig) else _plain(config, (), [])
+
+
+def _differing(a: Any, b: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """Yield the paths of values that differ or stand on one side only."""
+    if isinstance(a, list) and isinstance(b, list):
+        a, b = dict(enumerate(a)), dict(enumerate(b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in dict.fromkeys([*a, *b]):
+            inner = (*path, key)
+            yield from _differing(a[key], b[key], inner) if key in a and key in b else (inner,)
+    elif a != b or isinstance(a, bool) != isinstance(b, bool):
+        yield path
