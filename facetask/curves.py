@@ -1,0 +1,272 @@
+"""Characteristic curves: the validation error of a refit on each support of a selector's path, and the curve's knee."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, lapack
+
+from facetask.errors import CurveError
+from facetask.moments import Moments
+from facetask.regression import RANK_TOLERANCE, check_same_shape, fit_ridge, output_weights, rmse_from_moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from facetask.records import SelectionPath
+
+    Supports = Sequence[NDArray[np.intp]]
+
+IMAGES_PER_COLUMN = 10
+RIDGE_STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+INDEPENDENT = 1e-10
+CHUNK = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """RMSE against the number of filters kept, one point for each point of a selector's path.
+
+    Attributes:
+        n_filters: Number of components kept at each point.
+        rmse: Validation RMSE of the refit at each point, in the unit that ``scale`` gave it.
+        supports: The components kept at each point, sorted.
+        unpruned_rmse: Validation RMSE of the regression on all columns, fitted by the same rule.
+        strengths: The selector's penalty at each point (lasso's λ, relative to the largest), where there is one.
+        notes: What the user should know about the path and the refits.
+    """
+
+    n_filters: tuple[int, ...]
+    rmse: tuple[float, ...]
+    supports: tuple[NDArray[np.intp], ...]
+    unpruned_rmse: float
+    strengths: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def knee_filters(self, threshold: float) -> int:
+        """Return how many filters are kept at the knee; see :func:`knee`."""
+        return self.n_filters[knee(self, threshold)]
+
+
+def knee(curve: Curve, threshold: float) -> int:
+    """Return the index of the point with the fewest filters whose RMSE stays within the threshold of the best.
+
+    Among points with equally many filters it is the one with the lowest RMSE.
+
+    Args:
+        curve: A curve with at least one point.
+        threshold: Allowed increase, as a fraction of the curve's RMSE range, in [0, 1].
+
+    Raises:
+        CurveError: If the curve is empty, its RMSE is not finite, or the threshold is outside [0, 1].
+
+    Source: arXiv 1901.02675, eq. 2.
+    """
+    if not 0 <= threshold <= 1:
+        raise CurveError(f"knee threshold {threshold}: a fraction of the curve's RMSE range, from 0 to 1, is needed")
+    rmse = np.asarray(curve.rmse, dtype=np.float64)
+    if not len(rmse) or not np.isfinite(rmse).all():
+        raise CurveError(f"a curve of {len(rmse)} points, {int((~np.isfinite(rmse)).sum())} not finite, has no knee")
+    allowed = rmse.min() + threshold * (rmse.max() - rmse.min())
+    # max: rounding of the line above must not exclude the best point itself.
+    good = np.flatnonzero(rmse <= max(allowed, rmse.min()))
+    return int(min(good, key=lambda index: (curve.n_filters[index], rmse[index])))
+
+
+def characteristic_curve(
+    train: Moments,
+    validation: Moments,
+    component: NDArray[np.intp],
+    path: SelectionPath,
+    scale: NDArray[np.float64] | None,
+) -> Curve:
+    """Return the validation RMSE of the model refitted on each support of a path.
+
+    The refit is least squares; with fewer than ten training images a column it is ridge, its strength tuned on
+    validation. Everything is computed from moments.
+
+    Args:
+        train: Moments of the training images.
+        validation: Moments of the validation images, same columns and outputs.
+        component: Component of each column, ``(n_columns,)``.
+        path: A selector's supports, in components.
+        scale: What each output's error is divided by, ``(n_outputs,)``; ``None`` divides nothing.
+
+    Raises:
+        CurveError: If the path is empty, a support is empty or names a component that has no column, or the
+            moments, components and scale do not fit each other.
+    """
+    check_same_shape(train, validation)
+    if component.shape != (train.n_columns,):
+        raise CurveError(f"{component.shape} components for {train.n_columns} columns; one for each column is needed")
+    columns = _columns_of(path.supports, component)
+    # Consecutive equal supports are one model (a lasso path holds many); the unpruned level is one more.
+    first = [index for index, _ in enumerate(columns) if not index or not _equal(columns[index], columns[index - 1])]
+    distinct = [*(columns[index] for index in first), np.arange(train.n_columns)]
+    few = np.array([train.n < IMAGES_PER_COLUMN * len(chosen) for chosen in distinct])
+    rmse = np.empty(len(distinct))
+    for small, strengths in ((False, (0.0,)), (True, RIDGE_STRENGTHS)):
+        where = np.flatnonzero(few == small)
+        if len(where):
+            refits = _Refits(train, validation, [distinct[index] for index in where])
+            rmse[where] = refits.rmse(strengths, scale)
+    point_of = np.cumsum(np.isin(np.arange(len(columns)), first)) - 1
+    notes = list(path.notes)
+    if few[point_of].any():
+        notes.append(
+            f"{int(few[point_of].sum())} of {len(columns)} points: ridge refit tuned on validation "
+            f"(fewer than {IMAGES_PER_COLUMN} training images a column)"
+        )
+    return Curve(
+        n_filters=tuple(len(support) for support in path.supports),
+        rmse=tuple(float(value) for value in rmse[point_of]),
+        supports=path.supports,
+        unpruned_rmse=float(rmse[-1]),
+        strengths=None if path.strengths is None else tuple(float(strength) for strength in path.strengths),
+        notes=tuple(notes),
+    )
+
+
+class _Refits:
+    """Refits on many column sets by one factorisation.
+
+    With all columns ordered by first appearance, a support is a prefix of the order less some columns D. In the
+    coordinates ζ in which the prefix's penalised Gram is the identity, its refit is the projection of the prefix's
+    solution on the null space of D's rows, so that no support needs a factorisation of its own size.
+    """
+
+    def __init__(self, train: Moments, validation: Moments, supports: Supports) -> None:
+        dead = train.dead_columns
+        self.train, self.validation = train, validation
+        self.supports = [support[~dead[support]] for support in supports]
+        self.order, self.prefix = _by_first_appearance(self.supports)
+        self.gram, self.cross = train.standardised(self.order)
+        unit = 1 / train.std_x[self.order]
+        self.check_gram = validation.xx[np.ix_(self.order, self.order)] * (unit[:, None] * unit)
+        self.check_cross = validation.xy[self.order] * unit[:, None]
+        self.check_shift = (validation.mean_x - train.mean_x)[self.order] * unit
+        self.target_shift = validation.mean_y - train.mean_y
+
+    def rmse(self, strengths: Sequence[float], scale: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """Return the validation RMSE ``(n_supports,)`` of each support's refit at its best ridge strength."""
+        return np.asarray(np.min([self._rmse_at(strength, scale) for strength in strengths], axis=0))
+
+    def _rmse_at(self, strength: float, scale: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """Return the validation RMSE ``(n_supports,)`` at one ridge strength."""
+        gram = self.gram.copy()
+        gram[np.diag_indices_from(gram)] += strength
+        inverse = _inverse_factor(gram)
+        kept, prefix = np.arange(len(gram)), self.prefix
+        alone = np.zeros(len(self.supports), dtype=bool)
+        if inverse is None:
+            kept = _independent(gram)
+            # A skipped column adds nothing to the columns before it, which every support of a nested path holds.
+            if not _nested(self.supports):
+                skipped = np.delete(self.order, kept)
+                alone = np.array([bool(np.isin(skipped, support).any()) for support in self.supports])
+            prefix = np.searchsorted(kept, prefix)
+            inverse = lapack.dtrtri(lapack.dpotrf(gram[np.ix_(kept, kept)], lower=1)[0], lower=1)[0]
+        weights = output_weights(scale, self.train.n_outputs)
+        rmse = np.empty(len(self.supports))
+        together = np.flatnonzero(~alone)
+        for start in range(0, len(together), CHUNK):
+            chunk = together[start : start + CHUNK]
+            coef = np.zeros((len(gram), len(chunk), self.cross.shape[1]))
+            coef[kept] = self._coefficients(inverse, kept, prefix[chunk], [self.supports[index] for index in chunk])
+            rmse[chunk] = np.sqrt((self._mean_squares(coef) * weights).mean(axis=1))
+        for index in np.flatnonzero(alone):
+            columns = self.supports[index]
+            model = fit_ridge(self.train.columns(columns), strength)
+            rmse[index] = rmse_from_moments(model, self.validation.columns(columns), scale)
+        return rmse
+
+    def _coefficients(
+        self, inverse: NDArray[np.float64], kept: NDArray[np.intp], prefix: NDArray[np.intp], supports: Supports
+    ) -> NDArray[np.float64]:
+        """Return the standardised coefficients ``(n_kept, n_supports, m)`` of some refits."""
+        order = self.order[kept]
+        whitened = inverse @ self.cross[kept]
+        zeta = np.zeros((len(order), len(supports), whitened.shape[1]))
+        for slot, (size, support) in enumerate(zip(prefix, supports, strict=True)):
+            zeta[:size, slot] = whitened[:size]
+            dropped = np.flatnonzero(~np.isin(order[:size], support, assume_unique=True))
+            if len(dropped):
+                rows = inverse[:size, dropped]
+                inner = cho_factor(rows.T @ rows, check_finite=False)
+                zeta[:size, slot] -= rows @ cho_solve(inner, rows.T @ whitened[:size], check_finite=False)
+        return np.asarray(np.tensordot(inverse.T, zeta, 1))
+
+    def _mean_squares(self, coef: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return validation mean squared errors ``(k, m)`` of k models with coefficients ``(n_columns, k, m)``."""
+        image = np.tensordot(self.check_gram, coef, 1) - 2 * self.check_cross[:, None, :]
+        spread = np.diagonal(self.validation.yy) + np.einsum("pkm,pkm->km", coef, image)
+        shift = self.target_shift - np.einsum("p,pkm->km", self.check_shift, coef)
+        return np.asarray(np.maximum(spread, 0) / self.validation.n + shift**2)
+
+
+def _columns_of(supports: Supports, component: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Return the columns of each support's components."""
+    if not supports:
+        raise CurveError("the selector's path is empty: it must hold at least one support")
+    known = int(component.max()) + 1
+    columns = []
+    for index, support in enumerate(supports):
+        if not len(support) or support.min() < 0 or support.max() >= known or (np.diff(support) <= 0).any():
+            raise CurveError(
+                f"support {index} of the selector's path is {support.tolist()[:8]}; sorted unique components "
+                f"from 0 to {known - 1} are needed"
+            )
+        chosen = np.zeros(known, dtype=bool)
+        chosen[support] = True
+        columns.append(np.flatnonzero(chosen[component]))
+        if not len(columns[-1]):
+            raise CurveError(f"support {index} of the selector's path has no column")
+    return columns
+
+
+def _by_first_appearance(supports: Supports) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return all columns in order of first appearance, and how long a prefix of them each support needs."""
+    everyone, first = np.unique(np.concatenate(supports), return_index=True)
+    order = everyone[np.argsort(first)]
+    position = np.empty(int(everyone.max(initial=0)) + 1, dtype=np.intp)
+    position[order] = np.arange(len(order))
+    prefix = np.array([position[support].max(initial=-1) + 1 for support in supports])
+    return order, prefix
+
+
+def _inverse_factor(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return the inverse of the lower Cholesky factor, ``None`` where rows nearly are combinations of others."""
+    if not len(gram):
+        return gram
+    # The transpose is the same matrix in LAPACK's own order, which saves it a slow copy.
+    factor, failed = lapack.dpotrf(gram.T, lower=1)
+    norm = float(np.abs(gram).sum(axis=0).max())
+    if failed or lapack.dpocon(factor, norm, uplo="L")[0] < RANK_TOLERANCE:
+        return None
+    return np.asarray(lapack.dtrtri(factor, lower=1, overwrite_c=1)[0])
+
+
+def _independent(gram: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the rows that are no linear combination of the rows before them."""
+    kept: list[int] = []
+    rows = np.zeros_like(gram)
+    for index in range(len(gram)):
+        done = len(kept)
+        row = gram[index] - rows[:done, index] @ rows[:done]
+        if row[index] > INDEPENDENT:
+            rows[done] = row / np.sqrt(row[index])
+            kept.append(index)
+    return np.array(kept, dtype=np.intp)
+
+
+def _nested(supports: Supports) -> bool:
+    """Return whether each support holds the one before."""
+    return all(np.isin(supports[i], supports[i + 1]).all() for i in range(len(supports) - 1))
+
+
+def _equal(one: NDArray[np.intp], other: NDArray[np.intp]) -> bool:
+    """Return whether two supports are the same."""
+    return len(one) == len(other) and bool((one == other).all())
