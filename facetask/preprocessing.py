@@ -56,10 +56,13 @@ class Preprocessing:
         return self.pixels(open_image(path))
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return an image's pixels as the network's colours and size, ``(channels, height, width)``, uint8."""
+        """Return an image's pixels as the network's colours and size, ``(channels, height, width)``, uint8.
+
+        Transparency is ignored.
+        """
         import PIL.Image
 
-        image = image.convert("L" if self.colour == "grey" else "RGB")
+        image = _eight_bits(image).convert("L" if self.colour == "grey" else "RGB")
         height, width = self.resize or self.size
         if image.size != (width, height):
             image = image.resize((width, height), PIL.Image.Resampling[self.interpolation.upper()], reducing_gap=3.0)
@@ -96,6 +99,17 @@ class Preprocessing:
             return cls(**values)
         except TypeError as error:
             raise CheckpointError(f"preprocessing: {error}") from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image that Pillow converts without loss of meaning and without a warning."""
+    import PIL.Image
+
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255; older ones call them I
+        return PIL.Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")
+    return image
 
 
 def open_image(path: Path) -> Image.Image:

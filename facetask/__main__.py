@@ -1,0 +1,5 @@
+"""``python -m facetask``."""
+
+from facetask.cli import main
+
+main()

@@ -1,0 +1,212 @@
+"""From the stages' outcomes to ``results.json``: means and spreads over the trials, plain numbers of the first."""
+
+from __future__ import annotations
+
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facetask import results as shape
+from facetask.curves import Curve, knee
+from facetask.satellite import seed_of_trial, to_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from facetask.config import RunConfig
+    from facetask.outcomes import TaskRecord, TrialOutcomes
+    from facetask.prepare import Materials
+
+
+def assemble(
+    config: RunConfig,
+    materials: Materials,
+    records: Sequence[TaskRecord],
+    until: Any,
+    wall_s: dict[str, float],
+    *,
+    finished: bool,
+) -> shape.Results:
+    """Return a run's results.
+
+    Args:
+        config: The run's configuration.
+        materials: What it worked on.
+        records: Every task's outcomes.
+        until: The last stage.
+        wall_s: Seconds of what the tasks share.
+        finished: Whether that stage has run for every task.
+    """
+    from facetask import __version__
+
+    network, images = materials.network, materials.images
+    groups = images.data.group_column or config.split.group_by
+    return shape.Results(
+        facetask_version=__version__,
+        finished=finished,
+        stage=until,
+        seed=config.seed,
+        trials=config.trials,
+        base_network=shape.NetworkSummary(
+            plugin=config.base_network.name,
+            n_taps=len(network.graph.taps),
+            n_filters=sum(tap.n_filters for tap in network.graph.taps),
+            weights_source=network.source,
+            weights_licence=network.licence,
+            frozen=[f"{item.operation} at {item.where}: {', '.join(item.taps)}" for item in network.graph.frozen],
+        ),
+        data=shape.DataSummary(
+            plugin=config.data.name,
+            n_images=len(images.data),
+            bad_images=shape.BadImages(count=len(images.bad), first=list(images.bad[:5])),
+            group_by=groups,
+            n_groups=len(np.unique(images.data.column(groups).astype(str))) if groups else None,
+            source=images.data.source,
+            licence=images.data.licence,
+        ),
+        tasks=[_task(config, record) for record in records],
+        wall_s=wall_s,
+    )
+
+
+def _task(config: RunConfig, record: TaskRecord) -> shape.TaskResult:
+    """Return one task's results."""
+    first = record.trials[0]
+    stages = [stage for stage in ("regress", "curve", "prune", "finetune") if stage in first.wall_s]
+    saved = first.prune is not None
+    return shape.TaskResult(
+        name=record.name,
+        plugin=record.task.plugin,
+        labels=record.task.summary(),
+        regress=_regress(record),
+        curve=_curves(config, record) if first.curve else None,
+        prune=_prune(config, record) if first.prune else None,
+        finetune=_finetune(record) if first.finetune else None,
+        wall_s={stage: sum(trial.wall_s[stage] for trial in record.trials) for stage in stages},
+        trials=[_trial(config, record, index, trial) for index, trial in enumerate(record.trials)],
+        model=f"model/{record.name}" if saved else None,
+    )
+
+
+def _regress(record: TaskRecord) -> shape.RegressResult:
+    """Return every tap's regression over the trials."""
+    trials = [trial.regress for trial in record.trials if trial.regress is not None]
+    taps = [
+        shape.TapRegression(
+            tap=fits[0].tap,
+            n_filters=fits[0].n_filters,
+            validation_rmse=fits[0].validation_rmse,
+            metrics=_over_trials([fit.metrics for fit in fits]),
+        )
+        for fits in zip(*(trial.taps for trial in trials), strict=True)
+    ]
+    baseline = _over_trials([trial.baseline for trial in trials])
+    return shape.RegressResult(taps=taps, best_tap=trials[0].best_tap, baseline=baseline)
+
+
+def _curves(config: RunConfig, record: TaskRecord) -> shape.CurveResult:
+    """Return the reported trial's curves."""
+    curves = record.trials[0].curve
+    assert curves is not None
+    return shape.CurveResult(
+        taps=[
+            shape.TapCurve(tap=tap, full_rmse=curve.unpruned_rmse, **_points(curve, config.prune.threshold))
+            for tap, curve in curves.taps.items()
+        ],
+        selector=config.selector.name,
+        threshold=config.prune.threshold,
+        unit=record.task.kind.unit(record.task.targets.shape[1]),
+    )
+
+
+def _prune(config: RunConfig, record: TaskRecord) -> shape.PruneResult:
+    """Return the reported trial's pruned network and the metrics over the trials."""
+    trials = [trial.prune for trial in record.trials if trial.prune is not None]
+    pruned = trials[0]
+    cost, base = pruned.cost, pruned.cost_base
+    return shape.PruneResult(
+        cut=pruned.cut,
+        kept={tap: len(kept) for tap, kept in pruned.keep.items()},
+        full=pruned.full,
+        groups=[
+            shape.GroupCurve(
+                taps=list(group.taps), n_components=group.n_components, **_points(group.curve, config.prune.threshold)
+            )
+            for group in pruned.groups
+            if group.curve is not None
+        ],
+        params=cost.params,
+        macs=cost.macs,
+        size_bytes=cost.size_bytes,
+        size_reduction=1 - cost.size_bytes / base.size_bytes,
+        macs_reduction=1 - cost.macs / base.macs,
+        conv_size_reduction=1 - cost.conv_params / base.conv_params,
+        pruned=cost,
+        base=base,
+        unpruned_at_cut=pruned.cost_at_cut,
+        macs_note=pruned.macs_note,
+        metrics_unpruned=_over_trials([trial.metrics_unpruned for trial in trials]),
+        metrics_pruned=_over_trials([trial.metrics_pruned for trial in trials]),
+    )
+
+
+def _finetune(record: TaskRecord) -> shape.FinetuneResult:
+    """Return the reported trial's epochs and the metrics over the trials."""
+    trials = [trial.finetune for trial in record.trials if trial.finetune is not None]
+    return shape.FinetuneResult(
+        metrics=_over_trials([trial.metrics for trial in trials]),
+        epochs=[
+            shape.Epoch(
+                epoch=score.epoch,
+                **to_finite({"train_loss": score.train_loss, "validation_rmse": score.validation_rmse}),
+            )
+            for score in trials[0].epochs
+        ],
+        best_epoch=trials[0].best_epoch,
+    )
+
+
+def _trial(config: RunConfig, record: TaskRecord, index: int, trial: TrialOutcomes) -> shape.Trial:
+    """Return one trial's plain numbers."""
+    assert trial.regress is not None
+    split = record.task.split(seed_of_trial(config.seed, index))
+    pruned, finetuned = trial.prune, trial.finetune
+    return shape.Trial(
+        trial=index,
+        seed=seed_of_trial(config.seed, index),
+        n_train=len(split.train),
+        n_validation=len(split.validation),
+        n_test=len(split.test),
+        best_tap=trial.regress.best_tap,
+        regress=to_finite(trial.regress.fit_of(trial.regress.best_tap).metrics),
+        cut=pruned.cut if pruned else None,
+        kept={tap: len(kept) for tap, kept in pruned.keep.items()} if pruned else None,
+        params=pruned.cost.params if pruned else None,
+        macs=pruned.cost.macs if pruned else None,
+        metrics_unpruned=to_finite(pruned.metrics_unpruned) if pruned else None,
+        metrics_pruned=to_finite(pruned.metrics_pruned) if pruned else None,
+        best_epoch=finetuned.best_epoch if finetuned else None,
+        finetune=to_finite(finetuned.metrics) if finetuned else None,
+        wall_s=trial.wall_s,
+    )
+
+
+def _points(curve: Curve, threshold: float) -> dict[str, Any]:
+    """Return a curve's points and its knee."""
+    return {
+        "n_filters": list(curve.n_filters),
+        "rmse": list(curve.rmse),
+        "knee": curve.n_filters[knee(curve, threshold)],
+        "notes": list(curve.notes),
+    }
+
+
+def _over_trials(metrics: Sequence[dict[str, float]]) -> shape.Metrics:
+    """Return each metric's mean and sample standard deviation over the trials in which it is known."""
+    combined: shape.Metrics = {}
+    for name in metrics[0]:
+        known = [float(values[name]) for values in metrics if np.isfinite(values[name])]
+        spread = stdev(known) if len(known) > 1 else 0.0
+        combined[name] = shape.Metric(mean=mean(known) if known else None, std=spread if known else None)
+    return combined

@@ -1,0 +1,198 @@
+"""The command line: commands only; what they do stands in the modules that they call."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from facetask import __version__
+from facetask.errors import FacetaskError, PluginError
+
+if TYPE_CHECKING:
+    from facetask.config import RunConfig
+    from facetask.plugin_manager import PluginManager
+
+app = typer.Typer(
+    name="facetask",
+    help="Find out what a pretrained face network already knows, and carve a small network for a new task out of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+plugins_app = typer.Typer(help="List and check plugins.", no_args_is_help=True)
+app.add_typer(plugins_app, name="plugins")
+
+Config = Annotated[Path, typer.Argument(help="The run's YAML file.", metavar="CONFIG")]
+Out = Annotated[Path | None, typer.Option("--out", help="The run's folder; by default runs/ and CONFIG's name.")]
+Override = Annotated[
+    list[str] | None, typer.Option("-o", "--override", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG.")
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Go on in a folder of another configuration; look at a finished run's data again."),
+]
+PluginsDir = Annotated[
+    Path | None, typer.Option("--plugins-dir", help="A folder of plugin files of your own.", envvar="FACETASK_PLUGINS")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the command line; the user's errors end with status 2 and without a traceback."""
+    try:
+        app(standalone_mode=True)
+    except FacetaskError as error:
+        print(f"facetask: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("facetask: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"facetask {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: Config, out: Out = None, override: Override = None, force: Force = False, plugins_dir: PluginsDir = None
+) -> None:
+    """Run all stages: regress, curve, prune, finetune, report."""
+    _run("finetune", config, out, override, force, plugins_dir)
+
+
+@app.command()
+def regress(
+    config: Config, out: Out = None, override: Override = None, force: Force = False, plugins_dir: PluginsDir = None
+) -> None:
+    """Stop after the regressions: what every layer knows of each task."""
+    _run("regress", config, out, override, force, plugins_dir)
+
+
+@app.command()
+def curve(
+    config: Config, out: Out = None, override: Override = None, force: Force = False, plugins_dir: PluginsDir = None
+) -> None:
+    """Stop after the characteristic curves."""
+    _run("curve", config, out, override, force, plugins_dir)
+
+
+@app.command()
+def prune(
+    config: Config, out: Out = None, override: Override = None, force: Force = False, plugins_dir: PluginsDir = None
+) -> None:
+    """Stop after pruning; the pruned network is saved."""
+    _run("prune", config, out, override, force, plugins_dir)
+
+
+@app.command()
+def finetune(
+    config: Config, out: Out = None, override: Override = None, force: Force = False, plugins_dir: PluginsDir = None
+) -> None:
+    """Run up to and with finetuning: the same as run."""
+    _run("finetune", config, out, override, force, plugins_dir)
+
+
+@app.command()
+def check(config: Config, override: Override = None, plugins_dir: PluginsDir = None) -> None:
+    """Check a configuration, its data and its weights, without computing anything."""
+    from facetask.prepare import prepare
+    from facetask.progress import Console
+
+    plugins = _plugins(plugins_dir)
+    materials = prepare(_load(config, override, plugins), plugins, Console())
+    print(f"{config}: good; {len(materials.images.data)} images, {len(materials.network.graph.taps)} taps")
+    for task in materials.tasks:
+        labels = task.summary()
+        print(f"  {task.spec.name}: {labels.kind}, {labels.n_labelled} labelled, {labels.n_missing} missing")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A saved model's folder.", metavar="MODEL_DIR")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="IMAGE|FOLDER…")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: AsJson = False,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Print a task's value for images, preprocessed as in training."""
+    from facetask.predictions import find_images, print_predictions
+
+    print_predictions(
+        model, find_images(images), "csv" if as_csv else "json" if as_json else "text", _plugins(plugins_dir)
+    )
+
+
+@app.command()
+def env() -> None:
+    """Print versions, processor and git revision as JSON."""
+    from facetask.environment import environment
+
+    print(json.dumps(environment(), indent=2))
+
+
+@plugins_app.command("list")
+def plugins_list(as_json: AsJson = False, plugins_dir: PluginsDir = None) -> None:
+    """List every plugin that is known, without importing the bundled and installed ones."""
+    entries = _plugins(plugins_dir).catalogue()
+    if as_json:
+        print(json.dumps([entry.to_json() for entry in entries], indent=2, ensure_ascii=False))
+        return
+    for entry in entries:
+        print(f"{entry.kind:13}{entry.name:20}{entry.status:15}{entry.licence}")
+        text = entry.detail if entry.status != "available" else entry.summary
+        if text:
+            print(f"{'':13}{text}")
+
+
+@plugins_app.command("check")
+def plugins_check(plugins_dir: PluginsDir = None) -> None:
+    """Import every plugin and check its contract; exit status 0 only if all keep it."""
+    from facetask.testing import check_record
+
+    failures = 0
+    for entry, record in _plugins(plugins_dir).load_all():
+        problem = entry.detail if entry.status in ("failed", "conflict") else ""
+        if record is not None:
+            try:
+                check_record(record)
+            except PluginError as error:
+                problem = str(error)
+        failures += bool(problem)
+        print(f"{'FAILED' if problem else 'ok':8}{entry.kind} {entry.name}{': ' + problem if problem else ''}")
+    if failures:
+        raise PluginError(f"{failures} of the plugins fail")
+
+
+def _run(
+    until: str, config: Path, out: Path | None, override: list[str] | None, force: bool, plugins_dir: Path | None
+) -> None:
+    """Run a configuration up to a stage."""
+    from facetask.progress import Console
+    from facetask.runner import run as run_config
+
+    plugins = _plugins(plugins_dir)
+    loaded = _load(config, override, plugins)
+    folder = out if out is not None else Path("runs") / config.stem
+    run_config(loaded, folder, until=until, force=force, plugins=plugins, reporter=Console())
+
+
+def _load(config: Path, override: list[str] | None, plugins: PluginManager) -> RunConfig:
+    """Load a configuration with its overrides."""
+    from facetask.config import load_config
+
+    return load_config(config, override or (), plugins=plugins)
+
+
+def _plugins(plugins_dir: Path | None) -> PluginManager:
+    """Return the plugin manager."""
+    from facetask.plugin_manager import PluginManager
+
+    return PluginManager(plugins_dir)

@@ -1,0 +1,252 @@
+"""The shape of ``results.json``: what a run measured, for people and for programs.
+
+A metric is ``{mean, std}`` over the trials, on the test split. Plain numbers (best tap, knee, kept filters, MACs …)
+describe the *reported trial*, the first, whose model is saved; the other trials' numbers lie under ``trials``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from facetask.errors import RunDirError
+
+FORMAT_VERSION = 1
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+
+class Metric(_Result):
+    """One metric on the test split over the trials; ``std`` is the sample standard deviation, 0 for one trial."""
+
+    mean: float | None
+    std: float | None
+
+
+Metrics = dict[str, Metric]
+PlainMetrics = dict[str, float | None]
+
+
+class TapRegression(_Result):
+    """One tap's regression: how well its responses predict the task."""
+
+    tap: str
+    n_filters: int
+    validation_rmse: float = Field(description="Of the reported trial; the best tap has the lowest.")
+    metrics: Metrics
+
+
+class RegressResult(_Result):
+    """Every tap's regression and the best tap, chosen on validation."""
+
+    taps: list[TapRegression]
+    best_tap: str
+    baseline: Metrics = Field(description="Of the trivial predictor: the training mean or most frequent class.")
+
+
+class TapCurve(_Result):
+    """One tap's characteristic curve in the reported trial."""
+
+    tap: str
+    n_filters: list[int] = Field(description="Filters kept at each point.")
+    rmse: list[float] = Field(description="Validation RMSE at each point, refitted on the support.")
+    knee: int = Field(description="Filters kept at the knee, for the configured threshold.")
+    full_rmse: float = Field(description="Validation RMSE of all of the tap's filters.")
+    notes: list[str] = Field(default_factory=list)
+
+
+class GroupCurve(_Result):
+    """One coupled group's curve below the cut, which decides what its taps keep, in the reported trial."""
+
+    taps: list[str]
+    n_components: int
+    n_filters: list[int] = Field(description="Components kept at each point.")
+    rmse: list[float]
+    knee: int
+    notes: list[str] = Field(default_factory=list)
+
+
+class CurveResult(_Result):
+    """The characteristic curves."""
+
+    taps: list[TapCurve]
+    selector: str
+    threshold: float = Field(description="The knee's threshold.")
+    unit: str = Field(description="Unit of every RMSE: the label's, or standard deviations with several outputs.")
+
+
+class NetworkCost(_Result):
+    """What a network costs, at batch 1."""
+
+    params: int
+    conv_params: int
+    macs: int
+    conv_macs: int
+    size_bytes: int = Field(description="Bytes of all parameters and buffers.")
+
+
+class PruneResult(_Result):
+    """The pruned network of the reported trial, and its test metrics over the trials."""
+
+    cut: str
+    kept: dict[str, int] = Field(description="Filters kept at each tap up to the cut.")
+    full: dict[str, int] = Field(description="Filters that each of these taps had.")
+    groups: list[GroupCurve]
+    params: int
+    macs: int
+    size_bytes: int
+    size_reduction: float = Field(description="Fraction in [0, 1] against the full base network.")
+    macs_reduction: float = Field(description="Fraction in [0, 1] against the full base network.")
+    conv_size_reduction: float = Field(description="The same over convolution parameters alone.")
+    pruned: NetworkCost
+    base: NetworkCost
+    unpruned_at_cut: NetworkCost = Field(description="The base network merely cut at the same tap, nothing pruned.")
+    macs_note: str = Field(default="", description="Where the second counter disagrees.")
+    metrics_unpruned: Metrics = Field(description="Regression on all filters of the cut tap.")
+    metrics_pruned: Metrics = Field(description="Head refitted on the pruned network's own responses.")
+
+
+class FinetuneResult(_Result):
+    """The finetuned network's test metrics over the trials."""
+
+    metrics: Metrics
+    epochs: list[Epoch] = Field(description="Of the reported trial; epoch 0 is the starting point.")
+    best_epoch: int
+
+
+class Epoch(_Result):
+    """One epoch of finetuning."""
+
+    epoch: int
+    train_loss: float | None
+    validation_rmse: float | None = Field(description="In the curves' unit; null where training diverged.")
+
+
+class Trial(_Result):
+    """One trial's plain numbers."""
+
+    trial: int
+    seed: int
+    n_train: int
+    n_validation: int
+    n_test: int
+    best_tap: str
+    regress: PlainMetrics
+    cut: str | None = None
+    kept: dict[str, int] | None = None
+    params: int | None = None
+    macs: int | None = None
+    metrics_unpruned: PlainMetrics | None = None
+    metrics_pruned: PlainMetrics | None = None
+    best_epoch: int | None = None
+    finetune: PlainMetrics | None = None
+    wall_s: dict[str, float] = Field(default_factory=dict)
+
+
+class LabelSummary(_Result):
+    """What was predicted, and from which labels."""
+
+    kind: Literal["continuous", "binary", "binned", "nominal"]
+    unit: str
+    classes: list[str]
+    n_labelled: int
+    n_missing: int
+    mean: float | None = Field(description="Of the labels: continuous and binned tasks with one output.")
+    std: float | None
+    counts: dict[str, int] = Field(description="Images in each class or bin.")
+    left_out: dict[str, int] = Field(default_factory=dict, description="Classes too small to split, with their counts.")
+    source: str
+    licence: str
+
+
+class TaskResult(_Result):
+    """One satellite task."""
+
+    name: str
+    plugin: str
+    labels: LabelSummary
+    regress: RegressResult
+    curve: CurveResult | None = None
+    prune: PruneResult | None = None
+    finetune: FinetuneResult | None = None
+    wall_s: dict[str, float] = Field(description="Seconds of each stage, summed over the trials.")
+    trials: list[Trial]
+    model: str | None = Field(default=None, description="The saved model's folder, inside the run directory.")
+
+
+class BadImages(_Result):
+    """Images that could not be read and were left out."""
+
+    count: int
+    first: list[str]
+
+
+class DataSummary(_Result):
+    """The images of a run."""
+
+    plugin: str
+    n_images: int
+    bad_images: BadImages
+    group_by: str | None
+    n_groups: int | None
+    source: str
+    licence: str
+
+
+class NetworkSummary(_Result):
+    """The base network of a run."""
+
+    plugin: str
+    n_taps: int
+    n_filters: int
+    weights_source: str
+    weights_licence: str
+    frozen: list[str] = Field(description="What surgery did not know and therefore keeps whole.")
+
+
+class Results(_Result):
+    """A whole run."""
+
+    format_version: Literal[1] = 1
+    facetask_version: str
+    finished: bool = Field(description="Whether every stage that was asked for has run.")
+    stage: Literal["regress", "curve", "prune", "finetune"] = Field(description="The last stage asked for.")
+    seed: int
+    trials: int
+    base_network: NetworkSummary
+    data: DataSummary
+    tasks: Annotated[list[TaskResult], Field(min_length=1)]
+    wall_s: dict[str, float] = Field(description="Seconds of what the tasks share: data, responses; and the total.")
+
+
+FinetuneResult.model_rebuild()
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write results as indented JSON, whole or not at all."""
+    partial = path.with_suffix(".tmp")
+    partial.write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_results(path: Path) -> Results:
+    """Read results back.
+
+    Raises:
+        RunDirError: If the file is missing or not of this format.
+    """
+    try:
+        return Results.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunDirError(f"{path}: not a results file ({error})") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of ``results.json`` (docs/results.schema.json)."""
+    schema: dict[str, Any] = json.loads(json.dumps(Results.model_json_schema(mode="serialization")))
+    return schema

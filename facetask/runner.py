@@ -1,0 +1,136 @@
+"""The loop: prepare, one forward pass, regress → curve → prune → finetune for every task and trial, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facetask.rundir import STAGES, RunDir
+
+if TYPE_CHECKING:
+    from facetask.config import RunConfig
+    from facetask.outcomes import TaskRecord
+    from facetask.plugin_manager import PluginManager
+    from facetask.progress import Reporter
+    from facetask.results import Results
+    from facetask.stage_work import StageWork
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        path: The run's folder.
+        results: What it measured, as in ``results.json``.
+        models: Each task's saved model.
+    """
+
+    path: Path
+    results: Results
+    models: dict[str, Path]
+
+
+def run(
+    config: RunConfig | Mapping[str, Any] | Path | str,
+    out: Path | str | None = None,
+    *,
+    until: str = "finetune",
+    force: bool = False,
+    plugins: PluginManager | None = None,
+    reporter: Reporter | None = None,
+) -> RunResult:
+    """Run a configuration and return what it measured.
+
+    Args:
+        config: A configuration, a YAML file, or a mapping as in one.
+        out: The run's folder; by default ``runs/`` and the YAML file's name.
+        until: The last stage: ``regress``, ``curve``, ``prune`` or ``finetune``.
+        force: Go on in a folder that holds another configuration's run, and look at data and weights again in a
+            finished one.
+        plugins: Where plugins are found; by default the bundled and installed ones.
+        reporter: Where to report to; by default nowhere.
+
+    Raises:
+        FacetaskError: If anything that the user can mend is wrong.
+    """
+    from facetask.config import RunConfig, config_from_dict, load_config
+    from facetask.plugin_manager import default_manager
+    from facetask.progress import Silent
+
+    plugins, reporter = plugins or default_manager(), reporter or Silent()
+    name = Path(config).stem if isinstance(config, Path | str) else "run"
+    if isinstance(config, Path | str):
+        config = load_config(config, plugins=plugins)
+    elif not isinstance(config, RunConfig):
+        config = config_from_dict(config, base=Path.cwd(), plugins=plugins)
+    if until == "finetune" and config.finetune is False:
+        until = "prune"
+    folder = RunDir.open(Path(out) if out is not None else Path("runs") / name, config, force=force)
+    done = None if force else folder.finished(until)
+    if done is None:
+        done = _Run(config, folder, plugins, reporter, until).results()
+    else:
+        reporter.line(f"{folder.path}: finished already; --force looks at data and weights again")
+    models = {task.name: folder.path / task.model for task in done.tasks if task.model}
+    return RunResult(folder.path, done, models)
+
+
+class _Run:
+    """One run on its way."""
+
+    def __init__(
+        self, config: RunConfig, folder: RunDir, plugins: PluginManager, reporter: Reporter, until: str
+    ) -> None:
+        self.config, self.folder, self.plugins, self.reporter, self.until = config, folder, plugins, reporter, until
+
+    def results(self) -> Results:
+        """Do all the work and write its products."""
+        from facetask.assemble import assemble
+        from facetask.outcomes import TaskRecord
+        from facetask.prepare import prepare, respond
+        from facetask.report import write_report
+        from facetask.results import write_results
+        from facetask.stage_work import StageWork
+
+        start = time.perf_counter()
+        materials = prepare(self.config, self.plugins, self.reporter)
+        prepared = time.perf_counter()
+        responses = respond(materials, self.reporter)
+        wall_s = {"data": prepared - start, "responses": time.perf_counter() - prepared}
+        records = [TaskRecord(task, self.config.trials) for task in materials.tasks]
+        for stage in STAGES[: STAGES.index(self.until) + 1]:
+            for index, record in enumerate(records):
+                with self.reporter.bar(f"{stage} {record.name}", self.config.trials) as advance:
+                    for trial in range(self.config.trials):
+                        self._stage(StageWork(materials, responses, self.config, index, trial), stage, record)
+                        advance(1)
+                self.reporter.line(record.line(stage))
+            wall_s["total"] = time.perf_counter() - start
+            results = assemble(self.config, materials, records, self.until, wall_s, finished=stage == self.until)
+            write_results(results, self.folder.results_path)
+        write_report(results, self.folder.report_path)
+        self.reporter.line(f"report: {self.folder.report_path}")
+        return results
+
+    def _stage(self, work: StageWork, stage: str, record: TaskRecord) -> None:
+        """Take one stage's result of one task and trial from the folder, or compute and store it."""
+        outcomes = record.trials[work.trial]
+        depends = work.dependencies(stage)
+        stored, changed = self.folder.load_stage(record.name, work.trial, stage, depends)
+        model = self.folder.model_path(record.name) if work.trial == 0 and stage == self.until else None
+        if stored is not None and (stage != "finetune" or model is None or (model / "model.json").is_file()):
+            outcomes.add(stage, work.decode(stage, stored["result"]), stored["wall_s"])
+            if stage == "prune" and model is not None:
+                work.save_pruned(outcomes, model)
+            return
+        if changed:
+            self.reporter.line(f"{stage} {record.name}, trial {work.trial}: computed again, changed: {changed}")
+        start = time.perf_counter()
+        outcome = work.compute(stage, outcomes, model)
+        outcomes.add(stage, outcome, time.perf_counter() - start)
+        self.folder.save_stage(record.name, work.trial, stage, depends, work.encode(outcome), outcomes.wall_s[stage])
+        self.plugins.notify(stage, outcome)

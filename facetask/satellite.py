@@ -1,0 +1,234 @@
+"""A satellite task with its labels, ready for the stages: targets and random partitions."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facetask.errors import DataError, PluginError
+from facetask.kinds import TaskKind, TaskSpec
+from facetask.results import LabelSummary
+from facetask.splits import PARTS, Split, make_split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from facetask.config import SatelliteTask, SplitConfig
+    from facetask.plugin_manager import PluginManager
+    from facetask.records import FaceData, Labels, Task
+
+
+@dataclass(frozen=True)
+class Satellite:
+    """One satellite task over the usable images of a run.
+
+    Attributes:
+        spec: What it predicts.
+        plugin: The task plugin's name.
+        values: Label values, ``(n_images, n_values)``, NaN where missing or left out.
+        data: The images' table, for groups and strata.
+        split_config: How it is split.
+        left_out: Classes with too few images, with their counts; their labels are masked.
+        n_missing: Images without a label.
+        source: Where the labels come from.
+        licence: Their licence.
+    """
+
+    spec: TaskSpec
+    plugin: str
+    values: NDArray[np.float64]
+    data: FaceData
+    split_config: SplitConfig
+    left_out: dict[str, int]
+    n_missing: int
+    source: str
+    licence: str
+
+    @property
+    def kind(self) -> TaskKind:
+        """How a task of its kind behaves."""
+        return self.spec.behaviour()
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Which images have a label, ``(n_images,)``."""
+        return np.asarray(np.isfinite(self.values).all(axis=1))
+
+    @property
+    def targets(self) -> NDArray[np.float64]:
+        """What the regression fits, ``(n_images, n_outputs)``, NaN where there is no label."""
+        return self.kind.targets(self.values)
+
+    @property
+    def group_by(self) -> str | None:
+        """The column whose equal values stay on one side of a split."""
+        return self.split_config.group_by or self.data.group_column
+
+    def split(self, seed: int) -> Split:
+        """Return the labelled images' partition for a seed; tasks that are split alike share it.
+
+        Raises:
+            DataError: If a column is unknown or a part would be empty.
+        """
+        stratify_by = self.split_config.stratify_by
+        whole = make_split(
+            len(self.data),
+            self.split_config.fractions,
+            seed,
+            groups=self.data.column(self.group_by) if self.group_by else None,
+            strata=self.data.column(stratify_by) if stratify_by else None,
+        )
+        try:
+            return whole.within(self.labelled)
+        except DataError as error:
+            raise DataError(f"task {self.spec.name!r}: {error}") from None
+
+    def fingerprint(self) -> str:
+        """Return a digest of the labels and of what splits them."""
+        digest = hashlib.blake2b(self.values.tobytes(), digest_size=16)
+        digest.update(repr(self.spec).encode())
+        for column in (self.group_by, self.split_config.stratify_by):
+            if column:
+                digest.update("\n".join(map(str, self.data.column(column))).encode())
+        return digest.hexdigest()
+
+    def summary(self) -> LabelSummary:
+        """Return what the report says of the labels."""
+        values = self.values[self.labelled]
+        numeric = self.spec.kind in ("continuous", "binned") and values.shape[1] == 1
+        return LabelSummary(
+            kind=self.spec.kind,
+            unit=self.spec.unit,
+            classes=list(self.spec.classes),
+            n_labelled=len(values),
+            n_missing=self.n_missing,
+            mean=float(values.mean()) if numeric else None,
+            std=float(values.std()) if numeric else None,
+            counts=self._counts(values),
+            left_out=self.left_out,
+            source=self.source,
+            licence=self.licence,
+        )
+
+    def _counts(self, values: NDArray[np.float64]) -> dict[str, int]:
+        """Return how many images each class or bin has."""
+        if self.spec.kind == "continuous":
+            return {}
+        index = values[:, 0].astype(int)
+        if self.spec.kind == "binned":
+            columns = [np.searchsorted(edges, values[:, i], side="right") for i, edges in enumerate(self.spec.edges)]
+            index = np.ravel_multi_index(tuple(columns), [len(edges) + 1 for edges in self.spec.edges])
+        counts = np.bincount(index, minlength=len(self.spec.classes))
+        return {name: int(count) for name, count in zip(self.spec.classes, counts, strict=True)}
+
+
+def load_satellites(
+    choices: tuple[SatelliteTask, ...], default_split: SplitConfig, data: FaceData, plugins: PluginManager
+) -> tuple[Satellite, ...]:
+    """Return all tasks with their labels.
+
+    Raises:
+        PluginError: If a task plugin is unknown, cannot be imported or gives labels that do not fit their kind.
+        DataError: If labels cannot be had, two tasks share a name, or a column to split by is unknown.
+    """
+    satellites = []
+    for choice in choices:
+        record: Task = plugins.find("task", choice.name)  # type: ignore[assignment]
+        labels = record.labels(data, choice.params)
+        satellite = _satellite(labels, choice, choice.split or default_split, data)
+        for column in (satellite.group_by, satellite.split_config.stratify_by):
+            if column:
+                data.column(column)
+        satellites.append(satellite)
+    names = [satellite.spec.name for satellite in satellites]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(
+                f"satellite_tasks: {names.count(name)} tasks are named {name!r}; give each a `label:` of its own"
+            )
+    return tuple(satellites)
+
+
+def _satellite(labels: Labels, choice: SatelliteTask, split: SplitConfig, data: FaceData) -> Satellite:
+    """Check a plugin's labels and mask the classes that are too small to split."""
+    name = choice.label or labels.name
+    values = np.asarray(labels.values, dtype=np.float64)
+    if values.ndim != 2 or len(values) != len(data):
+        raise DataError(
+            f"task {name!r}: labels of shape {values.shape}; one row for each of {len(data)} images is needed"
+        )
+    _check_kind(labels, values, choice.name)
+    if np.isinf(values).any():
+        row = int(np.argwhere(np.isinf(values))[0, 0])
+        raise DataError(f"task {name!r}: the label of {data.paths[row].name} is infinite; leave it empty if unknown")
+    missing = ~np.isfinite(values).all(axis=1)
+    if missing.all():
+        raise DataError(f"task {name!r}: no image has a label")
+    left_out: dict[str, int] = {}
+    if labels.kind == "nominal":
+        values, labels, left_out = _without_small_classes(values, labels, split.min_per_class)
+    known = values[~np.isnan(values).any(axis=1)]
+    if not len(known):
+        raise DataError(
+            f"task {name!r}: no class has {len(PARTS) * split.min_per_class} images, split.min_per_class = "
+            f"{split.min_per_class} for each of {len(PARTS)} splits"
+        )
+    if (known == known[0]).all():
+        raise DataError(f"task {name!r}: every label is the same; there is nothing to learn")
+    return Satellite(
+        spec=TaskSpec.of(labels, name),
+        plugin=choice.name,
+        values=values,
+        data=data,
+        split_config=split,
+        left_out=left_out,
+        n_missing=int(missing.sum()),
+        source=labels.source,
+        licence=labels.licence,
+    )
+
+
+def _check_kind(labels: Labels, values: NDArray[np.float64], plugin: str) -> None:
+    """Raise PluginError where labels are not what their kind asks for."""
+    n_names, known = len(labels.classes), values[np.isfinite(values)]
+    problem = ""
+    if labels.kind == "binary" and (values.shape[1] != 1 or n_names != 2 or not np.isin(known, [0, 1]).all()):
+        problem = "one column of 0 or 1 and two classes are needed"
+    elif labels.kind == "nominal" and (values.shape[1] != 1 or not np.isin(known, np.arange(n_names)).all()):
+        problem = f"one column of indices of its {n_names} classes is needed"
+    elif labels.kind == "binned":
+        bins = math.prod(len(edges) + 1 for edges in labels.edges)
+        if len(labels.edges) != values.shape[1] or bins != n_names:
+            problem = f"{values.shape[1]} lists of edges and a class for each of their {bins} bins are needed"
+    if not problem and labels.flip == "negate" and labels.kind in ("binary", "nominal"):
+        problem = "flip 'negate' needs numbers"
+    if problem:
+        raise PluginError(f"task {plugin!r}: labels do not fit their kind {labels.kind!r}: {problem}")
+
+
+def _without_small_classes(
+    values: NDArray[np.float64], labels: Labels, least: int
+) -> tuple[NDArray[np.float64], Labels, dict[str, int]]:
+    """Mask the labels of classes with too few images to give each split the least, and renumber the others."""
+    index = np.nan_to_num(values[:, 0], nan=-1).astype(int)
+    counts = np.bincount(index[index >= 0], minlength=len(labels.classes))
+    kept = np.flatnonzero(counts >= len(PARTS) * least)
+    number = np.full(len(labels.classes) + 1, np.nan)
+    number[kept] = np.arange(len(kept))
+    left_out = {labels.classes[i]: int(counts[i]) for i in np.setdiff1d(np.arange(len(counts)), kept)}
+    renamed = replace(labels, classes=tuple(labels.classes[i] for i in kept))
+    return number[index][:, None], renamed, left_out
+
+
+def seed_of_trial(seed: int, trial: int) -> int:
+    """Return the seed of a trial's partition and of its finetuning."""
+    return seed + trial
+
+
+def to_finite(metrics: dict[str, Any]) -> dict[str, float | None]:
+    """Return metrics with None for what is not a number, as JSON wants it."""
+    return {name: float(value) if value is not None and np.isfinite(value) else None for name, value in metrics.items()}

@@ -1,0 +1,183 @@
+"""One stage of one task and trial: what it depends on, how it is computed, stored and read back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from facetask.checkpoint import save_model
+from facetask.responses import Responses
+from facetask.satellite import Satellite, seed_of_trial, to_finite
+from facetask.splits import Split
+from facetask.stages.curve import Chooser, Curves, curve
+from facetask.stages.finetune import Finetuned, finetune
+from facetask.stages.prune import Pruned, prune
+from facetask.stages.regress import Regression, regress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from facetask.config import RunConfig
+    from facetask.outcomes import Outcome, TrialOutcomes
+    from facetask.prepare import Materials
+    from facetask.task_network import TaskNetwork
+
+_DECODERS: dict[str, Any] = {
+    "regress": Regression.from_json,
+    "curve": Curves.from_json,
+    "prune": Pruned.from_json,
+    "finetune": Finetuned.from_json,
+}
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """The stages of one task and trial.
+
+    Attributes:
+        materials: Network, images, tasks.
+        responses: All taps' responses.
+        config: The run's configuration.
+        index: The task's place in the configuration.
+        trial: The trial, from 0.
+    """
+
+    materials: Materials
+    responses: Responses
+    config: RunConfig
+    index: int
+    trial: int
+
+    @property
+    def task(self) -> Satellite:
+        """The satellite task."""
+        return self.materials.tasks[self.index]
+
+    @property
+    def seed(self) -> int:
+        """The trial's seed."""
+        return seed_of_trial(self.config.seed, self.trial)
+
+    @property
+    def split(self) -> Split:
+        """The trial's partition."""
+        return self.task.split(self.seed)
+
+    def dependencies(self, stage: str) -> dict[str, Any]:
+        """Return everything that a stage's result depends on, by the names that a user knows."""
+        from facetask import __version__
+
+        config = self.config
+        depends: dict[str, Any] = {
+            "facetask": __version__,
+            "base_network": config.base_network.model_dump(mode="json"),
+            "weights": self.materials.network.fingerprint(),
+            "images": self.materials.images.fingerprint(),
+            "satellite_task": config.satellite_tasks[self.index].model_dump(mode="json"),
+            "labels": self.task.fingerprint(),
+            "split": self.task.split_config.model_dump(mode="json"),
+            "seed": config.seed,
+        }
+        if stage != "regress":
+            revision = self.materials.selector.revision
+            depends["selector"] = {**config.selector.model_dump(mode="json"), "revision": revision}
+        if stage in ("prune", "finetune"):
+            depends["prune"] = config.prune.model_dump(mode="json")
+        if stage == "finetune" and config.finetune is not False:
+            depends["finetune"] = config.finetune.model_dump(mode="json")
+        return depends
+
+    def compute(self, stage: str, done: TrialOutcomes, model: Path | None) -> Outcome:
+        """Run a stage on the outcomes of the earlier ones; save the network where a folder is given."""
+        if stage == "regress":
+            return regress(self.responses, self.task, self.split)
+        assert done.regress is not None
+        if stage == "curve":
+            return curve(self.responses, self.task, self.split, self._chooser())
+        assert done.curve is not None
+        if stage == "prune":
+            done.prune = self._prune(done.regress, done.curve)
+            if model is not None:
+                self.save_pruned(done, model)
+            return done.prune
+        assert done.prune is not None
+        return self._finetune(done.prune, model)
+
+    def decode(self, stage: str, fields: Any) -> Outcome:
+        """Return a stage's result from its JSON values."""
+        outcome: Outcome = _DECODERS[stage](fields)
+        return outcome
+
+    def encode(self, outcome: Outcome) -> Any:
+        """Return a stage's result as JSON values."""
+        return asdict(outcome) if isinstance(outcome, Regression) else outcome.to_json()
+
+    def save_pruned(self, done: TrialOutcomes, folder: Path) -> None:
+        """Save the pruned network as it is before finetuning."""
+        assert done.prune is not None
+        network = done.prune.network(self.materials.network.graph)
+        self._save(network, done.prune, done.prune.decision, done.prune.metrics_pruned, folder)
+
+    def _prune(self, regression: Regression, curves: Curves) -> Pruned:
+        """Run the prune stage."""
+        labelled = self.task.labelled.nonzero()[0]
+
+        def forward(backbone: nn.Module) -> NDArray[np.float32]:
+            import numpy as np
+
+            outputs = self.materials.loader.all_outputs(backbone, labelled)
+            rows = np.zeros((len(self.task.values), outputs.shape[1]), dtype=np.float32)
+            rows[labelled] = outputs
+            return rows
+
+        return prune(
+            self.materials.network,
+            self.responses,
+            self.task,
+            self.split,
+            regression,
+            curves,
+            self._chooser(),
+            self.config.prune,
+            forward,
+        )
+
+    def _finetune(self, pruned: Pruned, model: Path | None) -> Finetuned:
+        """Run the finetune stage."""
+        assert self.config.finetune is not False
+        network = pruned.network(self.materials.network.graph)
+        finetuned = finetune(network, self.task, self.split, self.config.finetune, self.materials.loader, self.seed)
+        if model is not None:
+            self._save(network, pruned, finetuned.decision, finetuned.metrics, model)
+        return finetuned
+
+    def _chooser(self) -> Chooser:
+        """Return the selector for this task and trial."""
+        selector = self.materials.selector
+        weights = self.materials.network.filter_weights() if "weights" in selector.needs else {}
+        return Chooser(selector, self.config.selector.params, weights, self.seed)
+
+    def _save(
+        self,
+        network: TaskNetwork,
+        pruned: Pruned,
+        decision: dict[str, float],
+        metrics: dict[str, float],
+        folder: Path,
+    ) -> None:
+        """Save a network with its task and licences."""
+        save_model(
+            folder,
+            network,
+            self.materials.network,
+            cut=pruned.cut,
+            keep=pruned.keep,
+            task=self.task.spec,
+            decision=decision,
+            labels_licence=self.task.licence,
+            metrics=to_finite(metrics),
+        )

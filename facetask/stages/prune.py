@@ -1,0 +1,315 @@
+"""Stage 3: the cut, the keep sets, the smaller network and its refitted head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facetask.cost import network_cost, second_opinion
+from facetask.curves import Curve, knee
+from facetask.regression import LinearModel
+from facetask.results import NetworkCost
+from facetask.stages.curve import Chooser, Curves, curve_from_json, curve_to_json
+from facetask.stages.regress import Regression, scaled_targets
+from facetask.task_network import TaskNetwork
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from facetask.config import PruneConfig
+    from facetask.kinds import Decision
+    from facetask.network import BaseNetwork
+    from facetask.responses import Responses
+    from facetask.satellite import Satellite
+    from facetask.splits import Split
+    from facetask.surgery import ChannelGraph, CoupledGroup
+
+Forward = Callable[["nn.Module"], "NDArray[np.float32]"]
+KeepSets = Mapping[str, "NDArray[np.intp]"]
+
+
+@dataclass(frozen=True)
+class GroupChoice:
+    """One coupled group's curve and what was kept.
+
+    Attributes:
+        taps: The group's taps.
+        n_components: How many components it has.
+        curve: Its curve; None where every tap's own curve decided (``couple: union`` or ``intersection``).
+        kept: How many components were kept.
+    """
+
+    taps: tuple[str, ...]
+    n_components: int
+    curve: Curve | None
+    kept: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The pruned network of one trial: enough to rebuild it from the base network.
+
+    Attributes:
+        cut: The tap above which everything was removed.
+        keep: Keep set of each tap up to the cut, in original numbering.
+        full: How many filters each of them had.
+        groups: The coupled groups' choices.
+        head: The head's linear model.
+        decision: What was learned on validation for the head's outputs.
+        metrics_unpruned: Test metrics with all filters of the cut tap.
+        metrics_pruned: Test metrics of the pruned network with its refitted head.
+        cost: Of the pruned network with its head.
+        cost_at_cut: Of the base network cut at the same tap.
+        cost_base: Of the whole base network.
+        macs_note: Where the second counter disagrees.
+    """
+
+    cut: str
+    keep: dict[str, NDArray[np.intp]]
+    full: dict[str, int]
+    groups: tuple[GroupChoice, ...]
+    head: LinearModel
+    decision: Decision
+    metrics_unpruned: dict[str, float]
+    metrics_pruned: dict[str, float]
+    cost: NetworkCost
+    cost_at_cut: NetworkCost
+    cost_base: NetworkCost
+    macs_note: str
+
+    def network(self, base: ChannelGraph) -> TaskNetwork:
+        """Return the pruned network, rebuilt from the base network's graph."""
+        network = build_pruned(base, self.cut, self.keep, len(self.head.intercept))
+        network.set_head(self.head)
+        return network
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            "cut": self.cut,
+            "keep": {tap: kept.tolist() for tap, kept in self.keep.items()},
+            "full": self.full,
+            "groups": [
+                {
+                    "taps": list(group.taps),
+                    "n_components": group.n_components,
+                    "curve": None if group.curve is None else curve_to_json(group.curve),
+                    "kept": group.kept,
+                }
+                for group in self.groups
+            ],
+            "head": {"coef": self.head.coef.tolist(), "intercept": self.head.intercept.tolist()},
+            "decision": self.decision,
+            "metrics_unpruned": self.metrics_unpruned,
+            "metrics_pruned": self.metrics_pruned,
+            "cost": self.cost.model_dump(),
+            "cost_at_cut": self.cost_at_cut.model_dump(),
+            "cost_base": self.cost_base.model_dump(),
+            "macs_note": self.macs_note,
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Pruned:
+        """Return what :meth:`to_json` described."""
+        head = {key: np.array(value, dtype=np.float64) for key, value in fields["head"].items()}
+        groups = tuple(
+            GroupChoice(
+                tuple(group["taps"]),
+                group["n_components"],
+                None if group["curve"] is None else curve_from_json(group["curve"]),
+                group["kept"],
+            )
+            for group in fields["groups"]
+        )
+        costs = {key: NetworkCost(**fields[key]) for key in ("cost", "cost_at_cut", "cost_base")}
+        keep = {tap: np.array(kept, dtype=np.intp) for tap, kept in fields["keep"].items()}
+        return cls(**{**fields, **costs, "keep": keep, "groups": groups, "head": LinearModel(**head)})
+
+
+def build_pruned(base: ChannelGraph, cut: str, keep: KeepSets, n_outputs: int) -> TaskNetwork:
+    """Return the network that ends at the cut with only the keep sets left, and an untrained head."""
+    backbone = base.cut(cut).prune({tap: kept.tolist() for tap, kept in keep.items()})
+    return TaskNetwork(backbone, len(keep[cut]), n_outputs)
+
+
+def prune(
+    network: BaseNetwork,
+    responses: Responses,
+    task: Satellite,
+    split: Split,
+    regression: Regression,
+    curves: Curves,
+    chooser: Chooser,
+    settings: PruneConfig,
+    forward: Forward,
+) -> Pruned:
+    """Cut the network, keep what matters, rebuild it smaller and refit its head.
+
+    Args:
+        network: The base network.
+        responses: All taps' responses.
+        task: The satellite task.
+        split: The trial's partition.
+        regression: The trial's regressions.
+        curves: The trial's curves.
+        chooser: The selector, for coupled groups.
+        settings: Threshold, cut and coupling.
+        forward: Returns a backbone's pooled responses for all images, ``(n_images, n_filters)``.
+
+    Raises:
+        SurgeryError: If the cut names no tap.
+    """
+    cut = choose_cut(regression, settings.cut, network.graph)
+    graph = network.graph.cut(cut)
+    wanted, groups = choose_keep_sets(graph, responses, task, split, curves, chooser, settings)
+    keep = graph.resolve(wanted)
+    shape = network.preprocessing.input_shape
+    targets, scale = scaled_targets(task, split)
+    pruned = build_pruned(network.graph, cut, keep, targets.shape[1]).eval()
+    x = forward(pruned.backbone)
+    head, decision, metrics_pruned = _head(x, task, split, scale)
+    _, _, metrics_unpruned = _head(responses.tap(cut), task, split, scale)
+    pruned.set_head(head)
+    whole = {tap.name: np.arange(tap.n_filters) for tap in graph.taps}
+    cost = network_cost(pruned, shape)
+    return Pruned(
+        cut=cut,
+        keep=keep,
+        full={tap.name: tap.n_filters for tap in graph.taps},
+        groups=groups,
+        head=head,
+        decision=decision,
+        metrics_unpruned=metrics_unpruned,
+        metrics_pruned=metrics_pruned,
+        cost=cost,
+        cost_at_cut=network_cost(build_pruned(network.graph, cut, whole, targets.shape[1]).eval(), shape),
+        cost_base=network_cost(network.module, shape),
+        macs_note=second_opinion(pruned, shape, cost.macs),
+    )
+
+
+def choose_cut(regression: Regression, cut: Any, graph: ChannelGraph) -> str:
+    """Return the tap to cut at: the best, a named one, or the lowest within a tolerance of the best.
+
+    Raises:
+        SurgeryError: If a named tap does not exist.
+    """
+    if cut == "best":
+        return regression.best_tap
+    if isinstance(cut, str):
+        return str(graph.tap(cut).name)
+    limit = regression.fit_of(regression.best_tap).validation_rmse * (1 + float(cut.within))
+    return next(fit.tap for fit in regression.taps if fit.validation_rmse <= limit)
+
+
+def choose_keep_sets(
+    graph: ChannelGraph,
+    responses: Responses,
+    task: Satellite,
+    split: Split,
+    curves: Curves,
+    chooser: Chooser,
+    settings: PruneConfig,
+) -> tuple[dict[str, NDArray[np.intp]], tuple[GroupChoice, ...]]:
+    """Return a keep set for every tap of a cut graph, and how each coupled group came to its own."""
+    keep: dict[str, NDArray[np.intp]] = {}
+    choices = []
+    groups = graph.groups if chooser.selector.scope == "group" else (_everything(graph.groups),)
+    for group in groups:
+        if group.fixed.all():
+            continue
+        if settings.couple == "group" or chooser.selector.scope == "all":
+            choice, kept = _by_group_curve(group, responses, task, split, curves, chooser, settings.threshold)
+        else:
+            choice, kept = _by_tap_curves(group, curves, settings)
+        choices.append(choice)
+        for tap in group.taps:
+            keep[tap] = np.flatnonzero(kept[group.component[tap]])
+    return keep, tuple(choices)
+
+
+def _by_group_curve(
+    group: CoupledGroup,
+    responses: Responses,
+    task: Satellite,
+    split: Split,
+    curves: Curves,
+    chooser: Chooser,
+    threshold: float,
+) -> tuple[GroupChoice, NDArray[np.bool_]]:
+    """Keep the knee of one curve over all the group's taps together."""
+    component = np.concatenate([group.component[tap] for tap in group.taps])
+    if len(group.taps) == 1 and np.array_equal(component, np.arange(len(component))):
+        curve = curves.taps[group.taps[0]]
+    else:
+        curve = chooser.curve(responses, group.taps, component, task, split)
+    point = knee(curve, threshold)
+    kept = _mask(curve.supports[point], group.n_components) | group.fixed
+    _give_every_tap_one(kept, group, np.concatenate(curve.supports))
+    return GroupChoice(group.taps, group.n_components, curve, int(kept.sum())), kept
+
+
+def _by_tap_curves(group: CoupledGroup, curves: Curves, settings: PruneConfig) -> tuple[GroupChoice, NDArray[np.bool_]]:
+    """Keep what any tap's own knee wants (union), or what all taps that have the component want (intersection)."""
+    wanted = np.zeros(group.n_components, dtype=bool)
+    refused = np.zeros(group.n_components, dtype=bool)
+    order: list[NDArray[np.intp]] = []
+    for tap in group.taps:
+        curve, component = curves.taps[tap], group.component[tap]
+        chosen = _mask(component[curve.supports[knee(curve, settings.threshold)]], group.n_components)
+        wanted |= chosen
+        refused |= _mask(component, group.n_components) & ~chosen
+        order += [component[support] for support in curve.supports]
+    kept = (wanted if settings.couple == "union" else wanted & ~refused) | group.fixed
+    _give_every_tap_one(kept, group, np.concatenate(order))
+    return GroupChoice(group.taps, group.n_components, None, int(kept.sum())), kept
+
+
+def _give_every_tap_one(kept: NDArray[np.bool_], group: CoupledGroup, order: NDArray[np.intp]) -> None:
+    """Keep one component of every tap that would be left with none: its first in the order, else its first."""
+    for tap in group.taps:
+        component = group.component[tap]
+        if not kept[component].any():
+            taken = order[np.isin(order, component)]
+            kept[taken[0] if len(taken) else component[0]] = True
+
+
+def _everything(groups: tuple[CoupledGroup, ...]) -> CoupledGroup:
+    """Return all groups as one, for selectors whose scope is everything below the cut."""
+    from facetask.surgery import CoupledGroup
+
+    offset = 0
+    component: dict[str, NDArray[np.intp]] = {}
+    for group in groups:
+        component |= {tap: group.component[tap] + offset for tap in group.taps}
+        offset += group.n_components
+    return CoupledGroup(
+        taps=tuple(component),
+        component=component,
+        n_components=offset,
+        fixed=np.concatenate([group.fixed for group in groups]),
+    )
+
+
+def _mask(indices: NDArray[np.intp], n: int) -> NDArray[np.bool_]:
+    """Return where indices point, ``(n,)``."""
+    mask = np.zeros(n, dtype=bool)
+    mask[indices] = True
+    return mask
+
+
+def _head(
+    x: NDArray[np.float32], task: Satellite, split: Split, scale: NDArray[np.float64]
+) -> tuple[LinearModel, Decision, dict[str, float]]:
+    """Fit a head on responses; return it, its decision learned on validation and its test metrics."""
+    kind, targets = task.kind, task.targets / scale
+    parts = (split.train, split.validation)
+    scaled = kind.fit_head(*(part for rows in parts for part in (x[rows].astype(np.float64), targets[rows])))
+    head = LinearModel(coef=scaled.coef * scale, intercept=scaled.intercept * scale)
+    predicted = [kind.activate(head.predict(x[part])) for part in (split.validation, split.test)]
+    decision = kind.learn(predicted[0], task.values[split.validation])
+    return head, decision, kind.metrics(predicted[1], task.values[split.test], decision, scale)

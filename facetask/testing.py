@@ -1,0 +1,302 @@
+"""For plugin authors: contract checks, a tiny network and toy faces.
+
+Each check raises :class:`PluginError` that says which part of the contract is broken; the bundled plugins pass the
+same.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from facetask.errors import FacetaskError, PluginError
+from facetask.moments import Moments
+from facetask.records import (
+    Architecture,
+    Dataset,
+    FaceData,
+    Labels,
+    Record,
+    SelectionPath,
+    SelectionProblem,
+    Selector,
+    Task,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NEEDS = {"moments", "responses", "weights", "gradients"}
+KINDS = {"continuous", "binary", "binned", "nominal"}
+
+
+def check_record(record: Record) -> None:
+    """Check any record as far as possible without the user's data.
+
+    An architecture is checked in full if its params have defaults, and so is a selector; a task and a dataset need
+    data, so only their form is checked here.
+
+    Raises:
+        PluginError: If the contract is broken.
+    """
+    _check_form(record)
+    if isinstance(record, Architecture) and _defaults(record.params) is not None:
+        check_architecture(record)
+    if isinstance(record, Selector) and _defaults(record.params) is not None:
+        check_selector(record)
+
+
+def check_architecture(record: Architecture, params: BaseModel | None = None) -> None:
+    """Check that a network builds, traces, takes its weights, gives finite responses and can be pruned.
+
+    Raises:
+        PluginError: If the contract is broken.
+    """
+    import torch
+
+    from facetask.network import load_state
+    from facetask.stages.prune import build_pruned
+    from facetask.surgery import ChannelGraph
+
+    _check_form(record)
+    params = _params(record, params)
+    where = f"architecture {record.name!r}"
+    try:
+        module = record.build(params)
+        preprocessing = record.preprocessing(params)
+        weights = record.weights(params)
+        load_state(module, weights.state, weights.source)
+        graph = ChannelGraph.trace(module.eval(), preprocessing.input_shape)
+        if not graph.taps:
+            raise PluginError(f"{where}: no tap found; a base network needs convolutions followed by activations")
+        if not weights.licence:
+            raise PluginError(f"{where}: weights without a licence")
+        pixels = torch.from_numpy(np.stack([preprocessing.pixels(image) for image in _toy_images(2)]))
+        with torch.inference_mode():
+            responses = graph.responder().eval()(preprocessing.normalise(pixels))
+        if responses.shape != (2, sum(tap.n_filters for tap in graph.taps)) or not bool(responses.isfinite().all()):
+            raise PluginError(
+                f"{where}: responses of shape {tuple(responses.shape)} are not finite or of another width"
+            )
+        last = graph.taps[-1].name
+        below = graph.cut(last)
+        keep = below.resolve({})
+        rebuilt = build_pruned(
+            ChannelGraph.trace(record.build(params).eval(), preprocessing.input_shape), last, keep, 1
+        )
+        load_state(rebuilt.backbone, below.prune({}).state_dict(), f"{where}, rebuilt")
+    except PluginError:
+        raise
+    except FacetaskError as error:
+        raise PluginError(f"{where}: {error}") from error
+
+
+def check_task(record: Task, data: FaceData, params: BaseModel | None = None) -> Labels:
+    """Check a task's labels on a dataset, and return them.
+
+    Raises:
+        PluginError: If the contract is broken.
+    """
+    _check_form(record)
+    labels = record.labels(data, _params(record, params))
+    where = f"task {record.name!r}"
+    if not isinstance(labels, Labels):
+        raise PluginError(f"{where}: must return Labels, found {type(labels).__name__}")
+    if labels.kind not in KINDS:
+        raise PluginError(f"{where}: kind {labels.kind!r} is none of {', '.join(sorted(KINDS))}")
+    values = labels.values
+    if values.dtype != np.float64 or values.ndim != 2 or len(values) != len(data):
+        raise PluginError(
+            f"{where}: values must be float64 (n, n_outputs) with n = {len(data)}, found {values.dtype} {values.shape}"
+        )
+    if np.isinf(values).any():
+        raise PluginError(f"{where}: values must be finite, or NaN where missing")
+    known = values[np.isfinite(values).all(axis=1)]
+    if labels.kind == "binary" and (not set(np.unique(known)) <= {0.0, 1.0} or len(labels.classes) != 2):
+        raise PluginError(f"{where}: binary values must be 0 or 1, with two names in classes")
+    if labels.kind == "nominal" and not set(np.unique(known)) <= set(range(len(labels.classes))):
+        raise PluginError(f"{where}: nominal values must be indices of classes")
+    if labels.kind == "binned":
+        bins = int(np.prod([len(edges) + 1 for edges in labels.edges])) if labels.edges else 0
+        if len(labels.edges) != values.shape[1] or bins != len(labels.classes):
+            raise PluginError(f"{where}: binned labels need edges for each output and a name for each bin")
+    return labels
+
+
+def check_dataset(record: Dataset, params: BaseModel | None = None) -> FaceData:
+    """Check that a dataset loads, twice alike, and return it.
+
+    Raises:
+        PluginError: If the contract is broken.
+    """
+    _check_form(record)
+    params = _params(record, params)
+    data, again = record.load(params), record.load(params)
+    where = f"dataset {record.name!r}"
+    if not isinstance(data, FaceData):
+        raise PluginError(f"{where}: must return FaceData, found {type(data).__name__}")
+    if data.paths != again.paths:
+        raise PluginError(f"{where}: two loads give different images or another order")
+    for name, column in data.columns.items():
+        if len(column) != len(data) or column.dtype not in (np.dtype(np.float64), np.dtype(object)):
+            raise PluginError(
+                f"{where}: column {name!r} must be float64 or object (n,), found {column.dtype} {column.shape}"
+            )
+    if data.group_column is not None and data.group_column not in data.columns:
+        raise PluginError(f"{where}: its group column {data.group_column!r} is no column")
+    return data
+
+
+def check_selector(record: Selector, params: BaseModel | None = None) -> SelectionPath:
+    """Check a selector on a small problem with known, dead, duplicate and coupled columns, and return its path.
+
+    Raises:
+        PluginError: If the contract is broken.
+    """
+    _check_form(record)
+    params = _params(record, params)
+    path = SelectionPath(supports=())
+    for problem in toy_problems():
+        where = f"selector {record.name!r}"
+        try:
+            path = record.select(problem, params)
+        except FacetaskError as error:
+            raise PluginError(f"{where}: {error}") from error
+        if not isinstance(path, SelectionPath):
+            raise PluginError(f"{where}: must return a SelectionPath, found {type(path).__name__}")
+        if not path.supports:
+            raise PluginError(f"{where}: its path is empty")
+        for support in path.supports:
+            array = np.asarray(support)
+            if not len(array) or (np.diff(array) <= 0).any() or array[0] < 0 or array[-1] >= problem.n_components:
+                raise PluginError(f"{where}: a support must be sorted, unique, not empty and in range, found {array}")
+        if path.strengths is not None and len(path.strengths) != len(path.supports):
+            raise PluginError(f"{where}: {len(path.strengths)} strengths for {len(path.supports)} supports")
+    return path
+
+
+def toy_problems(n: int = 80, n_columns: int = 12, seed: int = 0) -> tuple[SelectionProblem, ...]:
+    """Return two selection problems with everything that a selector may need: one output; two outputs, coupled."""
+    rng = np.random.default_rng(seed)
+    x = np.maximum(rng.normal(size=(n, n_columns)) @ rng.normal(size=(n_columns, n_columns)) / 3, 0)
+    x[:, 3] = 0.0
+    x[:, 5] = x[:, 4]
+    slopes = np.zeros((n_columns, 2))
+    slopes[[0, 4, 7]] = [[2.0, 0.0], [-1.0, 1.0], [0.0, 1.5]]
+    y = x @ slopes + 0.1 * rng.normal(size=(n, 2))
+    problems = []
+    for targets, component in ((y[:, :1], np.arange(n_columns)), (y, np.arange(n_columns) // 2)):
+        problems.append(
+            SelectionProblem(
+                moments=Moments.from_arrays(x, targets),
+                component=component.astype(np.intp),
+                responses=x,
+                targets=targets,
+                weights=tuple(rng.normal(size=9) for _ in range(n_columns)),
+                gradients=np.abs(rng.normal(size=n_columns)),
+            )
+        )
+    return tuple(problems)
+
+
+def tiny_network(seed: int = 0) -> nn.Module:
+    """Return a small convolutional network for 32×32 RGB: convolution, batch norm, ReLU, one residual addition."""
+    import torch
+    from torch import nn
+
+    class Residual(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+            self.norm = nn.BatchNorm2d(channels)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.norm(self.conv(x)) + x)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), Residual(8), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU()
+        )
+    return network.eval()
+
+
+def toy_faces(folder: Path, n: int = 24, seed: int = 0) -> FaceData:
+    """Write small images whose brightness and tint are their labels, and return them as a dataset.
+
+    Columns: ``person`` (group), ``brightness`` (number), ``tint`` (warm or cold).
+    """
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    brightness = rng.uniform(60, 190, n)
+    warm = rng.random(n) < 0.5
+    paths = []
+    for index, image in enumerate(_toy_images(n, seed, brightness, warm)):
+        paths.append(folder / f"{index:04d}.png")
+        image.save(paths[-1])
+    return FaceData(
+        paths=tuple(paths),
+        columns={
+            "person": np.array([f"person {index // 2}" for index in range(n)], dtype=object),
+            "brightness": brightness,
+            "tint": np.array(["warm" if value else "cold" for value in warm], dtype=object),
+        },
+        group_column="person",
+        licence="CC0-1.0",
+        source="toy faces",
+    )
+
+
+def _toy_images(n: int, seed: int = 0, brightness: Any = None, warm: Any = None) -> list[Any]:
+    """Return images of an ellipse with noise."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[-1:1:64j, -1:1:64j]
+    face = (rows**2 + (columns * 1.3) ** 2 < 0.7)[..., None]
+    images = []
+    for index in range(n):
+        level = 120.0 if brightness is None else brightness[index]
+        tint = np.array([1.2, 1.0, 0.7]) if warm is not None and warm[index] else np.array([0.8, 1.0, 1.2])
+        pixels = face * level * tint + rng.normal(40, 12, (64, 64, 3))
+        images.append(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
+    return images
+
+
+def _check_form(record: Record) -> None:
+    """Check a record's own fields."""
+    where = f"{type(record).__name__.lower()} {record.name!r}"
+    if not record.name or record.name != record.name.strip() or " " in record.name:
+        raise PluginError(f"{where}: a name must be one word, such as 'my-plugin'")
+    if not (isinstance(record.params, type) and issubclass(record.params, BaseModel)):
+        raise PluginError(f"{where}: params must be a pydantic model class, found {record.params!r}")
+    if record.params.model_config.get("extra") != "forbid":
+        raise PluginError(f"{where}: its params model must forbid unknown keys; derive it from facetask.Params")
+    if isinstance(record, Selector):
+        if not record.needs <= NEEDS:
+            raise PluginError(f"{where}: needs {sorted(record.needs - NEEDS)}, known are {sorted(NEEDS)}")
+        if record.scope not in ("group", "all"):
+            raise PluginError(f"{where}: scope {record.scope!r} is neither 'group' nor 'all'")
+    defaults = _defaults(record.params)
+    if defaults is not None and pickle.loads(pickle.dumps(defaults)) != defaults:
+        raise PluginError(f"{where}: its params do not survive a copy to another process")
+
+
+def _defaults(model: type[BaseModel]) -> BaseModel | None:
+    """Return the params with all defaults, None where some are required."""
+    try:
+        return model()
+    except ValidationError:
+        return None
+
+
+def _params(record: Record, params: BaseModel | None) -> BaseModel:
+    """Return the given params or the defaults."""
+    found = params if params is not None else _defaults(record.params)
+    if found is None:
+        raise PluginError(f"{record.name!r}: its params have no defaults; give some to the check")
+    return found

@@ -1,0 +1,287 @@
+"""The report as a page: self-contained, complete, true to the numbers, and safe."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facetask.report import render_report, write_report
+from facetask.results import Results, read_results, write_results
+
+Make = Callable[..., Results]
+_VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
+
+
+class Page(HTMLParser):
+    """A page's tags, texts and tables; fails on tags that do not match."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "svg" in self.open or "style" in self.open:
+            return
+        self.words.append(data)
+        if "td" in self.open[-2:] or "th" in self.open[-2:]:
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self) -> str:
+        """The page's words outside figures, with ordinary spaces."""
+        return re.sub(r"\s+", " ", " ".join(self.words).replace("\u00a0", " "))
+
+    def row(self, first: str) -> list[str]:
+        """The first table row whose first cell starts so."""
+        return next(
+            [cell.replace("\u00a0", " ") for cell in row] for row in self.rows if row and row[0].startswith(first)
+        )
+
+
+def test_the_page_needs_nothing_from_elsewhere(make_results: Make) -> None:
+    html = render_report(make_results("yaw"))
+    page = Page(html)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed"}
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            assert name not in ("src", "srcset", "xlink:href", "data")
+            assert not name.startswith("on")
+            if name == "href":
+                assert (value or "").startswith("#")
+    addresses = set(re.findall(r"[a-z]+://[^\s\"'<>]+", html)) - {"http://www.w3.org/2000/svg"}
+    assert not addresses
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_headline_and_table_say_the_real_numbers(make_results: Make) -> None:
+    def numbers(raw: dict[str, Any]) -> None:
+        task = raw["tasks"][0]
+        task["regress"]["best_tap"] = task["prune"]["cut"] = "128_1.conv1"
+        task["regress"]["baseline"]["rmse"] = {"mean": 19.3, "std": 0.0}
+        task["prune"]["metrics_unpruned"]["rmse"] = {"mean": 7.71, "std": 0.11}
+        task["prune"]["metrics_pruned"]["rmse"] = {"mean": 7.93, "std": 0.22}
+        task["finetune"]["metrics"]["rmse"] = {"mean": 4.88, "std": 0.33}
+
+    page = Page(render_report(make_results("yaw", change=numbers)))
+    assert "128_1.conv1 (the 18th of 29 taps) tells yaw best" in page.text.replace(" ( ", " (")
+    for words in ("7.71 ± 0.11 degrees", "7.93 ± 0.22 degrees", "4.88 ± 0.33 degrees", "−95.9 %", "−84.7 %"):
+        assert words in page.text
+    assert "guessing would give 19.3 degrees" in page.text
+    assert page.row("network") == [
+        "network",
+        "parameters",
+        "in convs",
+        "MACs",
+        "size",
+        "RMSE, degrees",
+        "MAE, degrees",
+        "R²",
+    ]
+    assert page.row("base network")[1:5] == ["5.61 M", "5.57 M", "270 M", "22.4 MB"]
+    assert page.row("cut at 128_1.conv1")[1:6] == ["1.40 M", "1.40 M", "202 M", "5.61 MB", "7.71 ± 0.11"]
+    assert page.row("pruned")[1:6] == ["231 k", "229 k", "41.3 M", "926 kB", "7.93 ± 0.22"]
+    assert page.row("finetuned")[1:6] == ["231 k", "229 k", "41.3 M", "926 kB", "4.88 ± 0.33"]
+
+
+def test_every_tap_group_and_trial_has_its_row(make_results: Make) -> None:
+    results = make_results("yaw")
+    task = results.tasks[0]
+    page = Page(render_report(results))
+    assert task.prune is not None
+    firsts = [row[0] for row in page.rows if row]
+    start = firsts.index("tap") + 1
+    assert firsts[start : start + 29] == [tap.tap for tap in task.regress.taps]
+    start = firsts.index("taps that share components") + 1
+    assert firsts[start : start + len(task.prune.groups)] == [", ".join(group.taps) for group in task.prune.groups]
+    start = firsts.index("trial") + 1
+    assert firsts[start : start + 3] == ["0", "1", "2"]
+    trials = [row for row in page.rows if row][start : start + 3]
+    assert trials[1][1:6] == ["1001", "2,951", "1,476", "1,475", "128_1.conv1"]
+
+
+def test_run_and_labels_are_described(make_results: Make) -> None:
+    def details(raw: dict[str, Any]) -> None:
+        raw["base_network"]["frozen"] = ["attention"]
+        raw["tasks"][0]["prune"]["macs_note"] = "thop counts 1.2 % more"
+
+    text = Page(render_report(make_results("emotion", change=details))).text
+    for words in (
+        "5,937",
+        "0000.jpg",
+        "CC0-1.0",
+        "research use only",
+        "attention",
+        "thop counts 1.2 % more",
+        "contempt (3)",
+        "labels.csv, column emotion",
+        "surprise",
+        "images of equal person (287 groups)",
+        "6 min 28 s",
+        "0.1.0",
+        "Limits",
+        "decisions about people",
+    ):
+        assert words in text, words
+
+
+def test_several_tasks_get_contents_and_a_summary_in_a_page_of_modest_size(make_results: Make) -> None:
+    html = render_report(make_results("yaw", "age", "gender"))
+    assert len(html.encode()) < 2_000_000
+    page = Page(html)
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    anchors = [f"#{attributes['id']}" for tag, attributes in page.tags if tag == "section" and "id" in attributes]
+    assert links == anchors
+    assert len(links) == 3
+    assert page.row("yaw")[2:5] == ["−95.9 %", "−84.7 %", "RMSE, degrees"]
+    assert page.row("gender")[4] == "accuracy, %"
+
+
+@pytest.mark.parametrize(
+    ("stage", "figures", "absent"),
+    [
+        ("regress", 1, "How many filters"),
+        ("curve", 3, "What was kept"),
+        ("prune", 5, "Finetuning"),
+    ],
+)
+def test_a_run_that_stopped_shows_what_exists(stage: str, figures: int, absent: str, make_results: Make) -> None:
+    html = render_report(make_results("age", stage=stage))
+    assert html.count("<svg") == 2 * figures, "each for wide and for narrow windows"
+    text = Page(html).text
+    assert absent not in text
+    assert "asked to stop after" in text
+
+
+def test_tasks_at_different_stages_share_a_page(make_results: Make) -> None:
+    def stop_second(raw: dict[str, Any]) -> None:
+        raw["tasks"][1] |= {"curve": None, "prune": None, "finetune": None}
+        raw["finished"] = False
+
+    page = Page(render_report(make_results("yaw", "age", change=stop_second)))
+    assert page.row("age")[2:4] == ["–", "–"]
+    assert page.row("age")[-2:] == ["–", "–"]
+    assert "not finished" in page.text
+    assert "So far the run has reached the regressions" in page.text
+
+
+def test_missing_numbers_are_dashes(make_results: Make) -> None:
+    def holes(value: Any) -> Any:
+        if isinstance(value, dict):
+            if value.keys() == {"mean", "std"}:
+                return {"mean": None, "std": None}
+            return {key: holes(item) for key, item in value.items()}
+        return [holes(item) for item in value] if isinstance(value, list) else value
+
+    def empty(raw: dict[str, Any]) -> None:
+        raw["tasks"] = holes(raw["tasks"])
+        raw["tasks"][0]["labels"] |= {"mean": math.nan, "std": None, "source": ""}
+        raw["tasks"][0]["wall_s"] = {"regress": math.nan}
+        raw["tasks"][0]["trials"][0]["regress"] = {"rmse": None}
+        raw["data"]["n_groups"] = None
+
+    page = Page(render_report(make_results("yaw", change=empty)))
+    assert page.row("finetuned")[5:] == ["–", "–", "–"]
+    assert not re.search(r"\b(nan|None|inf)\b", page.text.replace("None of this", ""))
+
+
+def test_unknown_metrics_are_shown_under_their_own_name(make_results: Make) -> None:
+    def only_own(raw: dict[str, Any]) -> None:
+        task = raw["tasks"][0]
+        own = {"top_5_hits": {"mean": 12.5, "std": 0.5}}
+        for tap in task["regress"]["taps"]:
+            tap["metrics"] = own
+        task["regress"]["baseline"] = {}
+        task["trials"] = []
+
+    text = Page(render_report(make_results("emotion", stage="regress", change=only_own))).text
+    assert "Top 5 hits on test images is 12.5 ± 0.5" in text
+
+
+def test_one_trial_claims_no_spread(make_results: Make) -> None:
+    def one(raw: dict[str, Any]) -> None:
+        raw["tasks"][0]["regress"]["baseline"] = {"rmse": {"mean": 19.3, "std": 0.0}}
+
+    text = Page(render_report(make_results("yaw", trials=1, stage="regress", change=one))).text
+    assert "over one random partition" in text
+    assert "±" not in text.replace("Mean ± standard deviation 33.1 ± 19.3", "")
+
+
+def test_very_many_classes_are_cut_short(make_results: Make) -> None:
+    def people(raw: dict[str, Any]) -> None:
+        raw["tasks"][0]["labels"]["counts"] = {f"person {i}": 3 + i for i in range(299)}
+
+    text = Page(render_report(make_results("emotion", stage="regress", change=people))).text
+    assert text.count("person ") <= 26
+    assert "24 largest of 299 classes; the smallest has 3 images" in text
+
+
+def test_hostile_names_stay_text(make_results: Make) -> None:
+    evil = "<script>alert('x')</script>{{ 777 * 777 }}\"&"
+
+    def rename(raw: dict[str, Any]) -> None:
+        task = raw["tasks"][0]
+        task["name"] = task["plugin"] = task["model"] = evil
+        task["labels"] |= {"unit": evil, "source": evil, "licence": evil, "counts": {evil: 4}, "left_out": {evil: 1}}
+        task["curve"]["unit"] = task["prune"]["macs_note"] = task["prune"]["cut"] = evil
+        task["prune"]["groups"][0] |= {"taps": [evil], "notes": [evil]}
+        task["regress"]["taps"][0]["tap"] = task["curve"]["taps"][0]["tap"] = task["regress"]["best_tap"] = evil
+        task["regress"]["taps"][0]["metrics"][evil] = {"mean": 1.0, "std": 0.0}
+        raw["base_network"] |= {"plugin": evil, "weights_source": evil, "weights_licence": evil, "frozen": [evil]}
+        raw["data"] |= {"plugin": evil, "source": evil, "licence": evil, "group_by": evil}
+        raw["data"]["bad_images"]["first"] = [evil]
+        raw["wall_s"][evil] = 1.0
+        raw["facetask_version"] = evil
+
+    html = render_report(make_results("yaw", change=rename))
+    assert "<script" not in html
+    page = Page(html)
+    assert "603729" not in page.text
+    assert page.text.count(evil) > 15
+    assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_the_page_has_a_dark_a_narrow_and_a_print_form(make_results: Make) -> None:
+    html = render_report(make_results("yaw", stage="regress"))
+    assert "@media screen and (prefers-color-scheme: dark)" in html
+    assert "@media print" in html
+    used = set(re.findall(r"var\((--[a-z-]+)", html))
+    light = set(re.findall(r"(--[a-z-]+):", html.split("@media", 1)[0]))
+    dark = set(re.findall(r"(--[a-z-]+):", html.split("@media", 2)[1]))
+    assert used - {name for name in used if name.startswith("--fig-")} <= light
+    assert {name for name in used if name.startswith("--fig-")} <= dark
+
+
+def test_write_report_equals_one_from_the_results_file(make_results: Make, tmp_path: Path) -> None:
+    results = make_results("gender", stage="prune")
+    write_results(results, tmp_path / "results.json")
+    write_report(read_results(tmp_path / "results.json"), tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_report(results)
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "report.html"}

@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from facetask import DataError, FaceData, Preprocessing
+from facetask.config import FinetuneConfig
+from facetask.data import scan_images
+from facetask.loader import ImageLoader
+from facetask.metrics import scaled_rmse
+from facetask.splits import Split
+from facetask.stages.finetune import Finetuned, finetune, one_cycle
+from facetask.task_network import TaskNetwork
+
+SIDE = 12
+Make = Callable[..., Any]
+
+
+class Backbone(nn.Sequential):
+    """A convolution that sees the whole image, batch norm, ReLU; keeps what it is trained on."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__(nn.Conv2d(3, 8, SIDE), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(dropout), nn.Flatten())
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+            self.seen.append(x.detach().clone())
+        return super().forward(x)
+
+
+def task_network(n_outputs: int = 1, seed: int = 0, **options: float) -> TaskNetwork:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = TaskNetwork(Backbone(**options), 8, n_outputs)
+        network.backbone[1].running_mean.uniform_(-0.1, 0.1)
+        network.backbone[1].running_var.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+def loader_of(folder: Path, pixels: np.ndarray, *, raw: bool = False) -> ImageLoader:
+    """Save images ``(n, height, width, 3)`` and return how they reach a network, raw or in about −1 … 1."""
+    paths = tuple(folder / f"{i:03d}.png" for i in range(len(pixels)))
+    for path, image in zip(paths, pixels, strict=True):
+        Image.fromarray(image).save(path)
+    mean, std = (0.0, 1.0) if raw else (127.5, 127.5)
+    spec = Preprocessing(size=pixels.shape[1:3], colour="rgb", mean=(mean,) * 3, std=(std,) * 3)
+    return ImageLoader(scan_images(FaceData(paths=paths, columns={}), 0.0), spec, "cpu", 64, 0)
+
+
+def bars(position: np.ndarray) -> np.ndarray:
+    """Images with a bright bar, from the left edge (−1) to the right edge (1)."""
+    columns = np.linspace(-1, 1, SIDE)
+    grey = 255 * np.exp(-((columns - position[:, None]) ** 2) / 0.1)
+    return np.broadcast_to(grey[:, None, :, None], (len(position), SIDE, SIDE, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bar_positions() -> np.ndarray:
+    """The training half has its bars on the right only."""
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.uniform(0.1, 0.9, 48), rng.uniform(-0.9, 0.9, 48)])[:, None]
+
+
+@pytest.fixture(scope="module")
+def bar_loader(tmp_path_factory: pytest.TempPathFactory, bar_positions: np.ndarray) -> ImageLoader:
+    return loader_of(tmp_path_factory.mktemp("bars"), bars(bar_positions[:, 0]))
+
+
+@pytest.fixture
+def run(bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, halves: Make) -> Callable[..., Finetuned]:
+    """Finetune a network on the bars."""
+
+    def go(network: TaskNetwork, rule: str = "negate", seed: int = 0, **settings: Any) -> Finetuned:
+        task = make_task(bar_positions, flip=rule)
+        defaults = {"epochs": 8, "batch_size": 16, "learning_rate": 0.01}
+        return finetune(network, task, halves(96), FinetuneConfig(**{**defaults, **settings}), bar_loader, seed)
+
+    return go
+
+
+def state(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in network.state_dict().items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_training_improves_and_the_network_is_left_at_its_best_epoch(
+    run: Make, bar_loader: ImageLoader, bar_positions: np.ndarray, halves: Make
+) -> None:
+    network = task_network()
+    done = run(network)
+    scores = [epoch.validation_rmse for epoch in done.epochs]
+    assert [epoch.epoch for epoch in done.epochs] == list(range(9))
+    assert done.epochs[0].train_loss is None
+    assert done.best_epoch == int(np.argmin(scores)) > 0
+    assert min(scores) < 0.3 * scores[0]
+    assert not network.training
+    split = halves(96)
+    for rows, rmse in ((split.validation, min(scores)), (split.test, done.metrics["rmse"])):
+        predicted = bar_loader.all_outputs(network, rows).astype(float)
+        assert scaled_rmse(predicted, bar_positions[rows], np.ones(1)) == pytest.approx(rmse, rel=1e-6)
+
+
+def test_the_sign_of_a_mirrored_label_matters(run: Make) -> None:
+    right, wrong, unmirrored = (
+        run(task_network(), rule, **settings).metrics["rmse"]
+        for rule, settings in (("negate", {}), ("keep", {}), ("negate", {"flip": False}))
+    )
+    assert right < 0.5 * wrong
+    assert right < 0.5 * unmirrored
+
+
+@pytest.mark.parametrize("rate", [100.0, 1e30])
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_training_that_only_harms_leaves_the_starting_point(run: Make, rate: float, optimiser: str) -> None:
+    network = task_network()
+    run(network)
+    before = state(network)
+    done = run(network, learning_rate=rate, optimiser=optimiser, epochs=3)
+    assert done.best_epoch == 0
+    assert equal(state(network), before)
+    assert np.isfinite([epoch.validation_rmse for epoch in done.epochs]).all()
+    assert np.isfinite(list(done.metrics.values())).all()
+    json.dumps(done.to_json(), allow_nan=False)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(run: Make) -> None:
+    class Poison(Backbone):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * (torch.nan if len(self.seen) >= 8 else 1.0)
+
+    network = TaskNetwork(Poison(), 8, 1).eval()
+    done = run(network, epochs=5)  # three batches an epoch: NaN in the third, as are all outputs from then on
+    assert [epoch.epoch for epoch in done.epochs] == [0, 1, 2]
+    assert len(network.backbone.seen) == 8
+    assert done.best_epoch <= 2
+
+
+def test_batch_norm_statistics_stay_and_its_scales_learn(run: Make) -> None:
+    network = task_network()
+    before = state(network)
+    assert run(network).best_epoch > 0
+    for key, value in network.state_dict().items():
+        frozen = key.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
+        assert torch.equal(value, before[key]) == frozen, key
+
+
+def test_equal_seeds_give_equal_trainings_dropout_included(run: Make) -> None:
+    settings = {"shift": 0.2, "brightness": 0.3, "epochs": 2}
+    networks = [task_network(dropout=0.3) for _ in range(3)]
+    one, again, other = (run(network, seed=seed, **settings) for network, seed in zip(networks, (5, 5, 6), strict=True))
+    assert one == again
+    assert equal(state(networks[0]), state(networks[1]))
+    assert one.epochs[1] != other.epochs[1]
+
+
+def test_training_leaves_the_global_random_numbers_of_dropout_alone(run: Make) -> None:
+    torch.manual_seed(3)
+    run(task_network(dropout=0.3), epochs=1, seed=1)
+    one = torch.rand(1)
+    torch.manual_seed(3)
+    run(task_network(dropout=0.3), epochs=1, seed=2)
+    assert torch.equal(torch.rand(1), one)
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "epochs", "warmup"),
+    [(1, 16, 1, 0.3), (1, 1, 2, 0.5), (5, 4, 1, 0.5), (10, 1, 1, 0.1), (4, 2, 2, 0.25)],
+)
+def test_a_batch_of_one_and_few_steps(
+    bar_loader: ImageLoader, make_task: Make, n: int, batch_size: int, epochs: int, warmup: float
+) -> None:
+    values = np.linspace(-1, 1, 96)[:, None]
+    split = Split(np.arange(n), np.arange(20, 30), np.arange(30, 40))
+    settings = FinetuneConfig(epochs=epochs, batch_size=batch_size, warmup=warmup)
+    counted: list[int] = []
+    done = finetune(task_network(), make_task(values), split, settings, bar_loader, 0, counted.append)
+    assert len(done.epochs) == epochs + 1
+    assert sum(counted) == n * epochs
+
+
+def test_one_cycle_rises_over_the_warm_up_and_falls_to_nothing() -> None:
+    for warmup in (0.1, 0.3, 0.9):
+        rise = [one_cycle(position, warmup) for position in np.linspace(1e-9, warmup - 1e-9, 30)]
+        fall = [one_cycle(position, warmup) for position in np.linspace(warmup, 1, 30)]
+        assert (np.diff(rise) > 0).all()
+        assert (np.diff(fall) < 0).all()
+        np.testing.assert_allclose([rise[0], rise[-1], fall[0], fall[-1]], [0.04, 1, 1, 0], atol=1e-6)
+
+
+def test_one_cycle_is_torch_s(run: Make) -> None:
+    network = nn.Linear(1, 1)
+    optimiser = torch.optim.SGD(network.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=1.0, total_steps=1001, pct_start=301 / 1001, cycle_momentum=False
+    )
+    for step in range(1000):
+        assert schedule.get_last_lr()[0] == pytest.approx(one_cycle((step + 1e-9) / 1000, 0.3), abs=1e-5)
+        optimiser.step()
+        schedule.step()
+
+
+# What augmentation does, seen by the network
+
+
+def originals() -> np.ndarray:
+    return np.random.default_rng(1).integers(40, 120, (6, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def seen(tmp_path: Path, make_task: Make) -> Callable[..., Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """Yield each image that the network was trained on, ``(channels, height, width)``, with its original."""
+    pixels = originals()
+    loader = loader_of(tmp_path, pixels, raw=True)
+
+    def go(rule: str, **settings: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        split = Split(np.arange(4), np.array([4]), np.array([5]))
+        network = task_network()
+        config = FinetuneConfig(epochs=10, batch_size=4, learning_rate=1e-9, **settings)
+        task = make_task(np.arange(6.0)[:, None], flip=rule)
+        finetune(network, task, split, config, loader, 0)
+        images = [image.numpy() for batch in network.backbone.seen for image in batch]
+        assert len(images) == 40
+        channels_first = pixels.transpose(0, 3, 1, 2).astype(np.float32)
+        for epoch in range(10):
+            # The channel means tell which original it was, whatever its place in the batch.
+            for image in images[4 * epoch : 4 * epoch + 4]:
+                ratio = image.mean((1, 2)) / channels_first[:4].mean((2, 3))
+                yield image, channels_first[int(ratio.std(axis=1).argmin())]
+
+    return go
+
+
+@pytest.mark.parametrize(("rule", "settings"), [("never", {}), ("keep", {"flip": False})])
+def test_without_augmentation_images_come_as_they_are(seen: Make, rule: str, settings: dict[str, bool]) -> None:
+    for image, original in seen(rule, **settings):
+        np.testing.assert_array_equal(image, original)
+
+
+@pytest.mark.parametrize("rule", ["keep", "negate"])
+def test_about_half_of_the_images_are_mirrored(seen: Make, rule: str) -> None:
+    mirrored = []
+    for image, original in seen(rule):
+        mirrored.append(np.array_equal(image, original[:, :, ::-1]))
+        assert mirrored[-1] or np.array_equal(image, original)
+    assert 10 <= sum(mirrored) <= 30
+
+
+def test_brightness_multiplies_each_image_by_one_factor(seen: Make) -> None:
+    factors = []
+    for image, original in seen("never", brightness=0.4):
+        factors.append(float((image * original).sum() / (original**2).sum()))
+        assert np.abs(image - factors[-1] * original).max() <= 0.6
+    assert 0.595 <= min(factors) < 0.75
+    assert 1.25 < max(factors) <= 1.405
+
+
+def test_shift_moves_an_image_and_repeats_its_edge(tmp_path: Path, make_task: Make) -> None:
+    height, width = 10, 20
+    pixels = np.zeros((3, height, width, 3), dtype=np.uint8)
+    pixels[..., 0], pixels[..., 1] = np.arange(width) * 10 + 5, np.arange(height)[:, None] * 20 + 5
+    loader = loader_of(tmp_path, pixels, raw=True)
+    backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    inputs: list[Tensor] = []
+    backbone.register_forward_pre_hook(lambda module, args: inputs.append(args[0].clone()) if module.training else None)
+    split = Split(np.array([0]), np.array([1]), np.array([2]))
+    settings = FinetuneConfig(epochs=60, batch_size=1, shift=0.2, learning_rate=1e-9)
+    finetune(TaskNetwork(backbone, 8, 1), make_task(np.zeros((3, 1)), flip="never"), split, settings, loader, 0)
+    moves = set()
+    for (image,) in inputs:
+        across, down = (image[0, 0] - 5) / 10, (image[1, :, 0] - 5) / 20
+        x, y = int(across[width // 2]) - width // 2, int(down[height // 2]) - height // 2
+        moves.add((x, y))
+        np.testing.assert_array_equal(across.numpy(), np.clip(np.arange(width) + x, 0, width - 1))
+        np.testing.assert_array_equal(down.numpy(), np.clip(np.arange(height) + y, 0, height - 1))
+    assert {x for x, _ in moves} == set(range(-4, 5))
+    assert {y for _, y in moves} == set(range(-2, 3))
+
+
+# Kinds and losses
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "n_outputs", "main"),
+    [
+        ("binary", {"classes": ("left", "right")}, 1, "accuracy"),
+        ("nominal", {"classes": ("left", "mid", "right")}, 3, "accuracy"),
+        ("binned", {"classes": ("left", "mid", "right"), "edges": ((-0.3, 0.3),)}, 1, "accuracy"),
+        ("continuous", {}, 2, "r2"),
+    ],
+)
+def test_every_kind_can_be_trained(
+    tmp_path: Path, make_task: Make, halves: Make, kind: str, spec: dict[str, Any], n_outputs: int, main: str
+) -> None:
+    position = np.random.default_rng(2).uniform(-1, 1, (120, 1))
+    values = {
+        "binary": (position > 0) * 1.0,
+        "nominal": np.searchsorted([-0.3, 0.3], position) * 1.0,
+        "binned": position,
+        "continuous": np.hstack([position, 100 * position**2]),
+    }[kind]
+    values[7] = np.nan if kind == "continuous" else values[7]
+    task = make_task(values, kind, **{"flip": "never", **spec})
+    split = halves(120).within(task.labelled)
+    settings = FinetuneConfig(epochs=25, learning_rate=0.03, batch_size=16)
+    done = finetune(task_network(n_outputs), task, split, settings, loader_of(tmp_path, bars(position[:, 0])), 0)
+    assert done.metrics[main] > 0.75
+    assert done.best_epoch > 0
+    assert ("threshold" in done.decision) == (kind == "binary")
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [("continuous", "cross-entropy"), ("binary", "cross-entropy"), ("nominal", "mse"), ("nominal", "smooth-l1")],
+)
+def test_a_loss_that_does_not_fit_the_kind_is_refused(
+    bar_loader: ImageLoader, make_task: Make, halves: Make, kind: str, loss: Any
+) -> None:
+    values = np.arange(96.0)[:, None] % 2
+    classes = () if kind == "continuous" else ("a", "b")
+    network, settings = task_network(2 if kind == "nominal" else 1), FinetuneConfig(loss=loss)
+    with pytest.raises(DataError, match=f"finetune.loss: '{loss}' does not fit the {kind} task 'task'; use auto"):
+        finetune(network, make_task(values, kind, classes=classes), halves(96), settings, bar_loader, 0)
+
+
+def test_a_label_that_is_constant_in_training_does_no_harm(
+    bar_loader: ImageLoader, make_task: Make, halves: Make
+) -> None:
+    values = np.concatenate([np.full(48, 0.1), np.linspace(0, 1, 48)])[:, None]
+    done = finetune(task_network(), make_task(values), halves(96), FinetuneConfig(epochs=2), bar_loader, 0)
+    assert len(done.epochs) == 3
+
+
+def test_json_keeps_every_field(run: Make) -> None:
+    done = run(task_network(), epochs=2)
+    assert Finetuned.from_json(json.loads(json.dumps(done.to_json()))) == done
