@@ -2,10 +2,10 @@
 
     python benchmarks/surgery_timm.py [MODEL ...] [--size 64] [--seed 0]
 
-Needs no data and no pretrained weights. A row says whether the pruned network equals the masked one (1e-10 relative), the
-share of the taps' filters that must always be kept, the error, the share of parameters left, and the seconds that tracing
-and pruning took. ``part frozen`` names the operations that the engine did not know; ``refused`` is an error that says
-why; ``WRONG`` must never appear.
+Needs no data and no pretrained weights. A row says whether the pruned network equals the masked one (1e-10
+relative), the share of the taps' filters that must always be kept, the error, the share of parameters left, and the
+seconds that tracing and pruning took. ``part frozen`` names the operations that the engine did not know; ``refused``
+is an error that says why; ``WRONG`` must never appear.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from facetask.errors import SurgeryError
 from facetask.surgery import ChannelGraph
 
 FAMILIES = """
-resnet18 resnext50_32x4d res2net50_26w_4s resnest14d ecaresnet26t seresnext26t_32x4d regnetx_002 regnety_002 regnetz_b16
-densenet121 dpn68 dla34 vgg11 mobilenetv2_050 mobilenetv3_small_050 mobilenetv4_conv_small_050 efficientnet_b0
-efficientnetv2_rw_t mnasnet_small fbnetc_100 tinynet_e ghostnet_050 hardcorenas_a rexnet_100 hgnetv2_b0 cspresnet50
-convnext_atto convnextv2_atto convmixer_768_32 inception_v3 inception_v4 xception41 hrnet_w18_small selecsls42 vovnet39a
-tresnet_m nf_regnet_b0 repvgg_a0 mobileone_s0 repvit_m1 edgenext_xx_small mambaout_femto starnet_s1 lcnet_050 gernet_s
-resnetv2_50
-""".split()
+resnet18 resnext50_32x4d res2net50_26w_4s resnest14d ecaresnet26t seresnext26t_32x4d regnetx_002 regnety_002
+regnetz_b16 densenet121 dpn68 dla34 vgg11 mobilenetv2_050 mobilenetv3_small_050 mobilenetv4_conv_small_050
+efficientnet_b0 efficientnetv2_rw_t mnasnet_small fbnetc_100 tinynet_e ghostnet_050 hardcorenas_a rexnet_100
+hgnetv2_b0 cspresnet50 convnext_atto convnextv2_atto convmixer_768_32 inception_v3 inception_v4 xception41
+hrnet_w18_small selecsls42 vovnet39a tresnet_m nf_regnet_b0 repvgg_a0 mobileone_s0 repvit_m1 edgenext_xx_small
+mambaout_femto starnet_s1 lcnet_050 gernet_s resnetv2_50
+"""
 NEEDS_MORE_PIXELS = {"inception_v3": 96, "inception_v4": 96}
 TOLERANCE = 1e-10
 
@@ -82,10 +82,8 @@ def row(name: str, size: int, seed: int) -> tuple[str, str]:
     always = sum(int(group.fixed[group.component[tap]].sum()) for group in graph.groups for tap in group.taps)
     left = sum(p.numel() for p in pruned.parameters()) / sum(p.numel() for p in module.parameters())
     operations = ", ".join(f"{name} ×{times}" for name, times in Counter(f.operation for f in graph.frozen).items())
-    if not (error_found <= TOLERANCE and left < 1):
-        verdict = "WRONG"
-    else:
-        verdict = "part frozen" if graph.frozen else "exact"
+    right = error_found <= TOLERANCE and left < 1
+    verdict = "WRONG" if not right else "part frozen" if graph.frozen else "exact"
     shown = f"{verdict}: {operations}" if operations else verdict
     return verdict, (
         f"| {name} | {size} | {shown} | {always / filters:.2f} | {error_found:.1e} | {left:.2f} | "
@@ -96,10 +94,11 @@ def row(name: str, size: int, seed: int) -> tuple[str, str]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=FAMILIES)
+    parser.add_argument("models", nargs="*", default=FAMILIES.split())
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    torch.set_num_threads(1)
     print("| model | px | result | always kept | error | parameters left | trace s | prune s |")
     print("|---|---|---|---|---|---|---|---|")
     verdicts: Counter[str] = Counter()

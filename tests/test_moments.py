@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_merging_in_any_order_equals_all_at_once(data: st.DataObject, seed: int,
     shift = data.draw(st.sampled_from([0.0, 1.0, -1e3]))
     x, y = shift + random.standard_normal((sum(sizes), 3)), random.standard_normal((sum(sizes), 2))
     edges = np.cumsum([0, *sizes])
-    parts = [Moments.from_arrays(x[a:b], y[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [Moments.from_arrays(x[a:b], y[a:b]) for a, b in pairwise(edges)]
     parts = data.draw(st.permutations(parts))
     same(reduce(Moments.merge, parts), Moments.from_arrays(x, y))
 

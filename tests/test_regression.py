@@ -68,7 +68,7 @@ def test_tuning_takes_the_strength_with_the_lowest_validation_error() -> None:
     model, strength = tune_ridge(train, validation, scale=scale)
     errors = {s: rmse_from_moments(fit_ridge(train, s), validation, scale) for s in STRENGTHS}
     assert strength == min(errors, key=errors.__getitem__)
-    assert 0 < strength
+    assert strength > 0
     np.testing.assert_allclose(model.coef, fit_ridge(train, strength).coef, atol=1e-9)
     assert STRENGTHS[0] == 0
 

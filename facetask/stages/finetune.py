@@ -142,7 +142,7 @@ class _Trainer:
         self._network, self._loader, self._advance = network, loader, advance
         self._rows, self._targets, self._batch_size = split.train, task.targets, settings.batch_size
         train = self._targets[split.train]
-        # One output is trained in standard deviations too: a learning rate means the same for years and degrees.
+        # Smooth L1 turns from square to linear at one standard deviation, whether of years or of degrees.
         self._unit = spread(train) if self._loss == "smooth-l1" else task.kind.scale(train)
         self._mirror_sign = {"keep": 1.0, "negate": -1.0, "never": None}[task.spec.flip] if settings.flip else None
         self._rng = np.random.default_rng(seed)

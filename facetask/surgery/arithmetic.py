@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor, fx, nn
 
 from facetask.surgery.kept import Kept
@@ -20,7 +20,7 @@ def elementwise(state: Labelling, call: Call) -> Any:
     A tensor of size 1 where another one has channels serves all of them: it is kept, and couples nothing.
     """
     tensors = call.tensors
-    shape = torch.broadcast_shapes(*[x.shape for x in tensors])
+    shape = np.broadcast_shapes(*[x.shape for x in tensors])
     aligned = [x.reshape((1,) * (len(shape) - x.dim()) + tuple(x.shape)) for x in tensors]
     live = []
     for x in aligned:

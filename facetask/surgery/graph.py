@@ -152,7 +152,7 @@ class ChannelGraph:
         return masks.mask(self._network, self._labelling, self._answer(keep))
 
     def _blamed(self) -> tuple[Frozen, ...]:
-        """Return each unknown operation once, with the taps it froze; those that met no layer's channels are left out."""
+        """Return each unknown operation once, with the taps it froze; those that met no layer are left out."""
         solution, hits = self._labelling.components, dict[tuple[str, str], list[NDArray[np.intp]]]()
         outputs = [labels for layer in self._labelling.layers.values() for labels in layer.counts.values()]
         layers = np.concatenate(

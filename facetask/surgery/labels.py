@@ -90,7 +90,8 @@ class LabelSpace:
 
     def merge(self, left: Tensor, right: Tensor) -> None:
         """Let labels at the same position (after broadcasting) live or die together."""
-        left, right = squeezed(*torch.broadcast_tensors(left, right))
+        shape = np.broadcast_shapes(left.shape, right.shape)
+        left, right = squeezed(left.expand(shape), right.expand(shape))
         left, right = left.reshape(-1), right.reshape(-1)
         differ = left != right
         if bool(differ.any()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from facetask.surgery import rebuild
@@ -13,16 +12,17 @@ from facetask.surgery.kept import Kept
 from facetask.surgery.labelling import Labelling, tensors_in
 from facetask.surgery.labels import varying
 from facetask.surgery.operations import operation_of
+from facetask.surgery.tracing import share
 
 
 def mask(network: fx.GraphModule, labelling: Labelling, kept: Kept) -> fx.GraphModule:
     """Return a copy of the network whose layers read zero from every dropped channel.
 
-    The columns of dropped channels are zeroed in every layer that mixes its inputs, and in the network's output. What is
-    computed over channels (layer and group norms, means and maxima over channels) is computed over the kept ones.
+    The columns of dropped channels are zeroed in every layer that mixes its inputs, and in the network's output. What
+    is computed over channels (layer and group norms, means and maxima over channels) is computed over the kept ones.
     """
     graph, copies = rebuild.copy_graph(network.graph)
-    masked = copy.deepcopy(rebuild.share(network))
+    masked = copy.deepcopy(share(network))
     for target, layer in labelling.layers.items():
         if layer.columns is None:
             continue

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from facetask.surgery.kept import Kept
 from facetask.surgery.labelling import Call, Labelling, tensors_in
-from facetask.surgery.labels import spread, squeezed, varying
+from facetask.surgery.labels import spread, varying
 from facetask.surgery.tracing import BATCH
 
 
@@ -178,7 +178,7 @@ def unflatten(state: Labelling, call: Call) -> Any:
 def resize_unflatten(kept: Kept, call: Call, node: fx.Node) -> None:
     """Take one dimension apart into as many channels as are kept."""
     x, result = call.args[0], kept.values[call.node]
-    dim = (call.module.dim if call.module is not None else call.argument(1, "dim")) % x.dim()  # type: ignore[operator]
+    dim = (call.module.dim if call.module is not None else call.argument(1, "dim")) % x.dim()
     sizes = kept.sizes(result)[dim : dim + result.dim() - x.dim() + 1]
     node.op, node.target = "call_function", torch.unflatten
     node.args, node.kwargs = (node.args[0], dim, sizes), {}
@@ -229,7 +229,7 @@ def pad(state: Labelling, call: Call) -> Any:
         before, after = amounts.get(d, (0, 0))
         if (before, after) == (0, 0):
             continue
-        if d == 1 and x.dim() > 2 or d in varying(x):
+        if (d == 1 and x.dim() > 2) or d in varying(x):
             if call.argument(2, "mode", "constant") != "constant":
                 return state.freeze(call, "a pad of channels that is not constant")
             x = x.narrow(d, max(-before, 0), x.shape[d] - max(-before, 0) - max(-after, 0))
@@ -274,9 +274,9 @@ def squeezed_except(dim: int, *labels: Tensor) -> list[Tensor]:
     return [x.movedim(-1, dim) for x in moved]
 
 
-def _resized(x: Tensor, dim: int, size: int) -> list[int]:
+def _resized(x: Tensor, dim: int, size: int) -> tuple[int, ...]:
     """Return a tensor's shape with another size along one dimension."""
-    return [size if d == dim else n for d, n in enumerate(x.shape)]
+    return tuple(size if d == dim else n for d, n in enumerate(x.shape))
 
 
 def _pads(call: Call) -> dict[int, tuple[int, int]]:

@@ -16,7 +16,7 @@ from facetask.surgery import arithmetic, layers, movement
 from facetask.surgery.kept import Kept
 from facetask.surgery.labelling import Call, Labelling
 
-Role = Literal["layer", "norm", "activation", "addition", "scaling", "maximum", "pool", "move", "other"]
+Role = Literal["layer", "norm", "activation", "addition", "scaling", "maximum", "pool", "move", "padding", "other"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def _named(names: str, operation: Operation) -> dict[str, Operation]:
 # functions and methods by name: ``torch.add``, ``x.add_`` and ``operator.add`` are all "add"
 FUNCTIONS: dict[str, Operation] = {
     **_named(
-        "relu relu6 silu gelu hardswish hardsigmoid leaky_relu sigmoid tanh elu selu celu mish softplus softsign hardtanh "
-        "logsigmoid hardshrink softshrink tanhshrink threshold",
+        "relu relu6 silu gelu hardswish hardsigmoid leaky_relu sigmoid tanh elu selu celu mish softplus softsign "
+        "hardtanh logsigmoid hardshrink softshrink tanhshrink threshold",
         Operation(arithmetic.elementwise, "activation"),
     ),
     **_named("add iadd sub isub rsub", Operation(arithmetic.elementwise, "addition")),
@@ -52,8 +52,8 @@ FUNCTIONS: dict[str, Operation] = {
     **_named("max min", Operation(arithmetic.maximum, "maximum")),
     **_named("amax amin", Operation(arithmetic.reduction(1), "maximum")),
     **_named(
-        "neg pos abs exp expm1 log log1p sqrt rsqrt square reciprocal pow ipow sin cos erf clamp clamp_min clamp_max clip "
-        "floor round sign where lerp addcdiv fmod remainder masked_fill expand_as nan_to_num "
+        "neg pos abs exp expm1 log log1p sqrt rsqrt square reciprocal pow ipow sin cos erf clamp clamp_min clamp_max "
+        "clip floor round sign where lerp addcdiv fmod remainder masked_fill expand_as nan_to_num "
         "eq ne lt le gt ge logical_and logical_or logical_not zeros_like ones_like full_like empty_like",
         Operation(arithmetic.elementwise),
     ),
@@ -97,7 +97,7 @@ FUNCTIONS: dict[str, Operation] = {
     **_named("values indices", Operation(movement.first, "move")),
     **_named("roll", Operation(movement.roll, "move")),
     **_named("index_select", Operation(movement.take, "move")),
-    **_named("pad", Operation(movement.pad, "move", movement.resize_pad)),
+    **_named("pad", Operation(movement.pad, "padding", movement.resize_pad)),
     **_named("channel_shuffle native_channel_shuffle", Operation(movement.shuffle, "move")),
     **_named("pixel_shuffle", Operation(movement.pixel_shuffle, "move")),
     **_named("pixel_unshuffle", Operation(movement.pixel_unshuffle, "move")),

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from facetask.errors import SurgeryError
-from facetask.surgery.kept import Kept
 from facetask.surgery import movement
+from facetask.surgery.kept import Kept
 from facetask.surgery.labelling import Call, Labelling, Layer, tensors_in
 from facetask.surgery.operations import operation_of
 from facetask.surgery.tracing import VALUE, evaluate, share
@@ -192,6 +192,6 @@ def _unfit(node: fx.Node, found: str) -> str:
     """Say that a pruned network does not fit together."""
     stack = list(node.meta.get("nn_module_stack") or {})
     return (
-        f"{stack[-1] if stack else node.name}: `{node.name}` does not fit in the pruned network ({found}); the sizes in "
-        "its code cannot be rewritten: compute them from shapes, or leave the taps that it depends on whole"
+        f"{stack[-1] if stack else node.name}: `{node.name}` does not fit in the pruned network ({found}); the sizes "
+        "in its code cannot be rewritten: compute them from shapes, or leave the taps that it depends on whole"
     )

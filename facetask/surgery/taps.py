@@ -16,7 +16,7 @@ from facetask.surgery.labelling import Labelling
 from facetask.surgery.operations import MODULES, Role, operation_of
 from facetask.surgery.tracing import VALUE
 
-_PASS_ALONE = frozenset({"norm", "activation", "addition", "scaling"})
+_PASS_ALONE = frozenset({"norm", "activation", "addition", "scaling", "padding"})
 _PASS_AMONG_OTHERS = frozenset({"norm", "activation", "scaling"})
 
 
@@ -100,7 +100,8 @@ class _Search:
         """Whether a user passes a value's channels on, position by position."""
         role, module = self._roles[user], self._module(user)
         transparent = isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d) or user.target == "contiguous"
-        same = getattr(user.meta[VALUE], "shape", None) == node.meta[VALUE].shape
+        before, after = node.meta[VALUE].shape, getattr(user.meta[VALUE], "shape", ())
+        same = before[:2] == after[:2] if role == "padding" else before == after
         if role == "scaling" and len(node.users) > 1:
             others = [other for other in user.all_input_nodes if other is not node and _is_tensor(other)]
             return same and all(other in self._pooled or other in self._constant for other in others)

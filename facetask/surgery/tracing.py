@@ -56,6 +56,27 @@ def share(module: nn.Module) -> Any:
     return copy.deepcopy(module, memo)
 
 
+class _Proxy(fx.Proxy):
+    """Stands for a value of known shape while the module's code runs."""
+
+    def __getattr__(self, k: str) -> Any:
+        """Return the rank itself, the shape as a value of its own, and anything else as fx does."""
+        value = self.node.meta.get(VALUE)
+        if k == "ndim" and isinstance(value, torch.Tensor):
+            return value.ndim
+        if k == "shape" and isinstance(value, torch.Tensor):
+            return self.tracer.create_proxy("call_function", getattr, (self, k), {})
+        return super().__getattr__(k)
+
+    def __len__(self) -> int:
+        """Return the length of a sequence; that of a tensor is its batch and must not be fixed."""
+        value = self.node.meta.get(VALUE)
+        if isinstance(value, tuple | list):
+            return len(value)
+        length: int = super().__len__()
+        return length
+
+
 class _Tracer(fx.Tracer):
     """Computes every value's shape while tracing, so that control flow on shapes can be followed."""
 
@@ -70,6 +91,10 @@ class _Tracer(fx.Tracer):
         if m in self._exact or isinstance(m, nn.modules.batchnorm._BatchNorm):
             return True
         return not isinstance(m, nn.Conv1d | nn.Conv2d | nn.Linear) and super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return what stands for a node's value."""
+        return _Proxy(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **options: Any) -> fx.Proxy:
         """Add a node and compute its value's shape."""
@@ -107,7 +132,8 @@ class _Tracer(fx.Tracer):
         """Iterate over the items of a sequence of known length."""
         value = obj.node.meta.get(VALUE)
         if isinstance(value, tuple | list):
-            return iter([obj[index] for index in range(len(value))])
+            items: Any = obj
+            return iter([items[index] for index in range(len(value))])
         return super().iter(obj)
 
     def _value(self, node: fx.Node) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_ROUNDS = 100
 CONJUGATE_STEPS = 60
 NEWTON_ACCURACY = 0.1
-JITTER = 1e-10
+JITTER = 1e-8
 SUFFICIENT = 1e-4
 SHORTEST = 1e-6
 
@@ -137,9 +137,10 @@ class _Solver:
             norms = group_norms(self.problem, self.coef)
             entering = (norms == 0) & (violation > tolerance / 2 * strength)
             if entering.any():
-                self._enter(_Active(self.problem, np.flatnonzero(entering)), strength)
-            if not self._newton(self._activate((norms > 0) | entering), strength):
-                return
+                self._proximal(_Active(self.problem, np.flatnonzero(entering)), strength)
+            active = self._activate((norms > 0) | entering)
+            if not self._newton(active, strength):
+                self._proximal(active, strength)
 
     def _activate(self, groups: NDArray[np.bool_]) -> _Active:
         """Return the problem on some groups, kept while they stay the same."""
@@ -148,11 +149,15 @@ class _Solver:
             self.active = _Active(self.problem, indices)
         return self.active
 
-    def _enter(self, active: _Active, strength: float) -> None:
-        """Give zero groups a proximal-gradient step, short enough to be a descent for all of them together."""
-        residual = self.residual[active.rows]
-        share = 1 - strength * active.part.weights / group_norms(active.part, residual)
-        step = share[active.part.group, None] * residual / np.abs(active.part.gram).sum(axis=1).max()
+    def _proximal(self, active: _Active, strength: float) -> None:
+        """Take a proximal-gradient step, short enough to lower the objective for all the groups together."""
+        inverse_step = np.abs(active.part.gram).sum(axis=1).max()
+        coef = self.coef[active.rows]
+        moved = coef + self.residual[active.rows] / inverse_step
+        bound = strength * active.part.weights / inverse_step
+        norms = group_norms(active.part, moved)
+        share = np.where(norms > bound, 1 - bound / np.maximum(norms, bound), 0)
+        step = share[active.part.group, None] * moved - coef
         self.coef[active.rows] += step
         self.residual -= active.image(step)
 
@@ -166,7 +171,7 @@ class _Solver:
         step = _newton_direction(part, unit, curvature, -gradient)
         slope = float((gradient * step).sum())
         length = 1.0
-        while length > SHORTEST:
+        while slope < 0 and length > SHORTEST:
             if self._move(active, length * step, strength, SUFFICIENT * length * slope):
                 return True
             length /= 2

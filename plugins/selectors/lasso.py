@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from facetask.plugins.selectors.group_lasso_path import GroupedProblem, group_lasso_path, group_norms, kkt_violations
 from pydantic import Field
+from scipy.linalg import blas
 
 from facetask import Params, SelectionPath, SelectionProblem, Selector, hookimpl
+from facetask.plugins.selectors.group_lasso_path import GroupedProblem, group_lasso_path, group_norms, kkt_violations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ZERO = 1e-12
-LARS_STEPS = 8
+INDEPENDENT = 1e-10
+STEPS = 8
 
 
 class LassoParams(Params):
     """How finely and how exactly the path is followed.
 
     Attributes:
-        n_lambdas: Number of penalty strengths.
+        n_lambdas: Number of penalty strengths, at least two: the largest leaves nothing.
         ratio: The largest strength divided by the smallest.
         tolerance: Largest violation of the optimality conditions allowed, relative to the strength.
     """
 
-    n_lambdas: Annotated[int, Field(ge=1)] = 100
+    n_lambdas: Annotated[int, Field(ge=2)] = 100
     ratio: Annotated[float, Field(gt=1)] = 1e4
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
 
@@ -47,7 +47,8 @@ def lasso(problem: SelectionProblem, params: LassoParams) -> SelectionPath:
     Raises:
         CurveError: If every target is constant or every filter dead.
 
-    Source: arXiv 1901.02675, sec. 3; Efron et al. 2004 (one output); Yuan and Lin 2006, Obozinski et al. 2010 (groups).
+    Source: arXiv 1901.02675, sec. 3; Osborne, Presnell and Turlach 2000 (one output); Yuan and Lin 2006 and Obozinski
+        et al. 2010 (groups).
     """
     screening = problem.moments.screen(problem.component)
     gram, cross = problem.moments.standardised(screening.columns)
@@ -60,9 +61,9 @@ def lasso(problem: SelectionProblem, params: LassoParams) -> SelectionPath:
     path: NDArray[np.float64] | None = None
     violation = np.inf
     if cross.shape[1] == 1 and grouped.n_groups == len(gram):
-        path = _lars(gram, cross[:, 0], strengths)
+        path = _homotopy(gram, cross[:, 0], strengths)
         violation = float(kkt_violations(grouped, path, strengths).max())
-        notes.append(_accuracy("least-angle regression", len(path), violation, params))
+        notes.append(_accuracy("homotopy", len(path), violation, params))
         if violation > params.tolerance:
             notes[-1] += "; solved again"
             path = None
@@ -81,29 +82,65 @@ def lasso(problem: SelectionProblem, params: LassoParams) -> SelectionPath:
     )
 
 
-def _lars(gram: NDArray[np.float64], cross: NDArray[np.float64], strengths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return exact lasso coefficients ``(n_strengths, p, 1)``: the path is piecewise linear between its breakpoints."""
-    from sklearn.linear_model import lars_path_gram
+def _homotopy(
+    gram: NDArray[np.float64], cross: NDArray[np.float64], strengths: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the lasso's coefficients ``(n_strengths, p, 1)``, following its path from breakpoint to breakpoint.
 
-    with warnings.catch_warnings():
-        # It warns where it stops early on near-collinear filters; the optimality check is what decides.
-        warnings.simplefilter("ignore")
-        breaks, _, coefs = lars_path_gram(
-            cross.copy(),
-            gram.copy(),
-            n_samples=1,
-            method="lasso",
-            alpha_min=float(strengths[-1]),
-            max_iter=LARS_STEPS * len(gram),
-        )
-    after = np.clip(np.searchsorted(-breaks, -strengths), 1, max(len(breaks) - 1, 1))
-    if len(breaks) == 1:
-        return np.zeros((len(strengths), len(gram), 1))
-    before = after - 1
-    share = np.clip((breaks[before] - strengths) / np.maximum(breaks[before] - breaks[after], ZERO), 0, 1)
-    path = coefs[:, before] * (1 - share) + coefs[:, after] * share
-    path[np.abs(path) < ZERO * np.abs(path).max(initial=0)] = 0
-    return np.asarray(path.T[:, :, None])
+    Between two breakpoints, coefficients of the active and residual correlations of the other filters are linear in λ:
+    ``level - λ * slope``. Both are columns of a tableau in which activating a filter, or dropping it, is one symmetric
+    sweep, a rank-one update. Ends early where a filter that must enter is a combination of those that are active.
+    """
+    p = len(gram)
+    tableau = np.array(gram, order="F")
+    level, slope = cross.copy(), np.zeros(p)
+    signs = np.zeros(p)
+    path = np.zeros((len(strengths), p, 1))
+    done, latest, strength = 0, -1, float(np.abs(cross).max())
+    for _ in range(STEPS * p):
+        active = signs != 0
+        state = level - strength * slope
+        enters, leaves = _distances(state, slope, strength)
+        # Rounding must not make the filter that has just entered leave at the same breakpoint.
+        leaves[latest] = np.inf
+        distance = np.where(active, leaves, enters)
+        index = int(distance.argmin())
+        following = max(strength - float(distance[index]), 0.0)
+        ahead = done + int((strengths[done:] >= following).sum())
+        path[done:ahead, active, 0] = level[active] - strengths[done:ahead, None] * slope[active]
+        done, strength, latest = ahead, following, index
+        if done == len(strengths):
+            break
+        column = np.concatenate([tableau[index, :index], tableau[index:, index]])
+        pivot = column[index]
+        if not active[index] and pivot < INDEPENDENT:
+            break
+        gone = float(signs[index])
+        come = 0.0 if gone else float(np.sign(level[index] - strength * slope[index]))
+        signs[index] = come
+        turn = -1.0 if gone else 1.0
+        slope[index] += come
+        for vector in (level, slope):
+            share = vector[index] / pivot
+            np.subtract(vector, share * column, out=vector)
+            vector[index] = turn * share
+        slope[index] -= gone
+        tableau = blas.dsyr(-1 / pivot, column, lower=1, a=tableau, overwrite_a=1)
+        column *= turn / pivot
+        column[index] = -1 / pivot
+        tableau[index, :index], tableau[index:, index] = column[:index], column[index:]
+    return path
+
+
+def _distances(
+    state: NDArray[np.float64], slope: NDArray[np.float64], strength: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return by how much λ falls until each filter would enter, and until it would leave, ``(p,)`` each."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above = np.where(slope > -1, (strength - state) / (1 + slope), np.inf)
+        below = np.where(slope < 1, (strength + state) / (1 - slope), np.inf)
+        leaves = np.where(state * slope < 0, -state / slope, np.inf)
+    return np.maximum(np.minimum(above, below), 0), leaves
 
 
 def _accuracy(solver: str, n_strengths: int, violation: float, params: LassoParams) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
@@ -23,7 +25,7 @@ def order(path: SelectionPath) -> list[int]:
     """Return the components in the order in which a nested path takes them up."""
     assert [len(support) for support in path.supports] == list(range(1, len(path.supports) + 1))
     sets = [set(), *(set(support.tolist()) for support in path.supports)]
-    return [(later - earlier).pop() for earlier, later in zip(sets, sets[1:], strict=False)]
+    return [(later - earlier).pop() for earlier, later in pairwise(sets)]
 
 
 def test_one_output_is_ranked_by_correlation() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from sklearn.linear_model import Lasso, MultiTaskLasso
+from sklearn.linear_model import Lasso, MultiTaskLasso, lars_path_gram
 
 from facetask import CurveError, Moments, SelectionPath, SelectionProblem
 from facetask.plugins.selectors import lasso as module
@@ -120,23 +120,36 @@ def test_the_group_solver_meets_the_optimality_conditions(seed: int, n: int, m: 
         assert worst_violation(problem, coef, strength) <= 1e-3
 
 
-def test_the_group_solver_agrees_with_least_angle_regression_on_one_output() -> None:
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**16), n=st.sampled_from([30, 500]), p=st.integers(1, 25))
+def test_the_homotopy_passes_scikit_learns_breakpoints(seed: int, n: int, p: int) -> None:
+    x, y = standardised(*data(n, p, 1, seed))
+    gram, cross = x.T @ x / n, (x.T @ y / n)[:, 0]
+    breaks, _, coefs = lars_path_gram(cross.copy(), gram.copy(), n_samples=1, method="lasso")
+    inside = breaks > 1e-4 * breaks[0]
+    ours = module._homotopy(gram, cross, breaks[inside])
+    np.testing.assert_allclose(ours[:, :, 0], coefs.T[inside], atol=1e-8)
+
+
+def test_the_group_solver_agrees_with_the_homotopy_on_one_output() -> None:
     x, y = standardised(*data(500, 60, 1))
     gram, cross = x.T @ x / 500, x.T @ y / 500
     problem = GroupedProblem.from_groups(gram, cross, np.arange(60))
     strengths = problem.largest_strength * STRENGTHS
-    exact = module._lars(gram, cross[:, 0], strengths)
+    exact = module._homotopy(gram, cross[:, 0], strengths)
     ours = group_lasso_path(problem, strengths, 1e-8)
     np.testing.assert_allclose(ours, exact[: len(ours)], atol=1e-7)
 
 
-def test_where_least_angle_regression_stops_early_the_path_is_solved_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_homotopy_stops_early_the_path_is_solved_again(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = data(400, 20, 1)
     expected = select(x, y)
-    exact = module._lars
-    monkeypatch.setattr(module, "_lars", lambda *args: np.where(np.arange(100)[:, None, None] < 50, exact(*args), 0))
+    exact = module._homotopy
+    monkeypatch.setattr(
+        module, "_homotopy", lambda *args: np.where(np.arange(100)[:, None, None] < 50, exact(*args), 0)
+    )
     again = select(x, y, tolerance=1e-6)
-    assert "least-angle regression" in again.notes[0]
+    assert "homotopy" in again.notes[0]
     assert again.notes[0].endswith("solved again")
     assert "active-set Newton" in again.notes[1]
     assert [len(support) for support in again.supports] == [len(support) for support in expected.supports]
@@ -222,7 +235,7 @@ def test_bad_input_is_an_error() -> None:
 
 def test_params_and_record() -> None:
     with pytest.raises(ValidationError):
-        LassoParams(n_lambdas=0)
+        LassoParams(n_lambdas=1)
     with pytest.raises(ValidationError):
         LassoParams(ratio=1.0)
     (selector,) = facetask_selectors()

@@ -342,6 +342,21 @@ def test_a_label_that_is_constant_in_training_does_no_harm(
     assert len(done.epochs) == 3
 
 
+def test_the_loss_does_not_depend_on_the_label_s_unit(
+    bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, halves: Make
+) -> None:
+    losses = []
+    for factor in (1.0, 1000.0):
+        network = task_network()
+        with torch.no_grad():
+            network.head.weight.mul_(factor)
+            network.head.bias.mul_(factor)
+        settings = FinetuneConfig(epochs=1, learning_rate=1e-12)
+        done = finetune(network, make_task(factor * bar_positions), halves(96), settings, bar_loader, 0)
+        losses.append(done.epochs[1].train_loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_json_keeps_every_field(run: Make) -> None:
     done = run(task_network(), epochs=2)
     assert Finetuned.from_json(json.loads(json.dumps(done.to_json()))) == done
