@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,15 +51,33 @@ class ImageLoader:
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Yield ``(rows, outputs)`` batch by batch, outputs ``(batch, n_outputs)``, in evaluation mode.
 
+        Every core takes a batch of its own: that is quicker than all cores sharing one, above all on a busy machine.
+
         Raises:
             DataError: If an image cannot be read any more.
         """
         network.to(device=self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         starts = range(0, len(rows), self.batch_size)
-        for batch, inputs in self.batches(rows, [np.arange(i, min(i + self.batch_size, len(rows))) for i in starts]):
-            with torch.inference_mode():  # not around the yield, or it would hold in the caller's code as well
-                outputs = network(inputs).float().cpu().numpy()
-            yield batch, outputs
+        batches = [np.arange(i, min(i + self.batch_size, len(rows))) for i in starts]
+
+        def forward(inputs: Tensor) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                return np.asarray(network(inputs).float().cpu().numpy())
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                waiting: deque[tuple[NDArray[np.intp], Future[NDArray[np.float32]]]] = deque()
+                for batch, inputs in self.batches(rows, batches):
+                    waiting.append((batch, pool.submit(forward, inputs)))
+                    if len(waiting) > threads:
+                        done, outputs = waiting.popleft()
+                        yield done, outputs.result()
+                for done, outputs in waiting:
+                    yield done, outputs.result()
+        finally:
+            torch.set_num_threads(threads)
 
     def all_outputs(self, network: nn.Module, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the outputs for one or more images, ``(len(rows), n_outputs)``."""

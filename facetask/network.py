@@ -54,7 +54,7 @@ class BaseNetwork:
         """Return each tap's filters, ``(n_filters, n_weights)``; where a filter has several (MFM's), side by side."""
         weights = {}
         for tap in self.graph.taps:
-            weight = self.module.get_submodule(tap.name).get_parameter("weight").detach().double()
+            weight = self.module.get_submodule(tap.name).get_parameter("weight").detach().double().cpu()
             rows = weight.flatten(1).numpy()
             weights[tap.name] = np.concatenate(np.split(rows, len(rows) // tap.n_filters), axis=1)
         return weights

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from threadpoolctl import threadpool_limits
+
 from facetask.checkpoint import save_model
 from facetask.responses import Responses
 from facetask.satellite import Satellite, seed_of_trial, to_finite
@@ -93,6 +95,12 @@ class StageWork:
 
     def compute(self, stage: str, done: TrialOutcomes, model: Path | None) -> Outcome:
         """Run a stage on the outcomes of the earlier ones; save the network where a folder is given."""
+        # Many small products: several BLAS threads would wait for each other longer than they compute.
+        with threadpool_limits(1, user_api="blas"):
+            return self._compute(stage, done, model)
+
+    def _compute(self, stage: str, done: TrialOutcomes, model: Path | None) -> Outcome:
+        """Run a stage."""
         if stage == "regress":
             return regress(self.responses, self.task, self.split)
         assert done.regress is not None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +149,22 @@ class _Tracer(fx.Tracer):
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self._value)
         self._evaluating = True
         try:
-            with _MODE, torch.no_grad():
+            with _shapes_only():
                 return _run(self.root, node, args, kwargs)
         finally:
             self._evaluating = False
+
+
+@contextmanager
+def _shapes_only() -> Iterator[None]:
+    """Compute shapes only; torch's log of shapes that do not fit is left out, for we raise an error about them."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        with _MODE, torch.no_grad():
+            yield
+    finally:
+        log.disabled = before
 
 
 def _run(root: Any, node: fx.Node, args: Any, kwargs: Any) -> Any:
@@ -174,7 +188,7 @@ def evaluate(
     if node.op == "placeholder":
         return fake_input(network, input_shape)
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-    with _MODE, torch.no_grad():
+    with _shapes_only():
         return _run(network, node, args, kwargs)
 
 

@@ -125,7 +125,7 @@ def zero_padded(c: int, n: int) -> nn.Module:
         channels = max(x.shape[1], y.shape[1])
         x = F.pad(x, (0, columns - x.shape[3], 0, rows - x.shape[2], 0, channels - x.shape[1]))
         y = F.pad(y, (0, columns - y.shape[3], 0, rows - y.shape[2], 0, channels - y.shape[1]))
-        return F.relu(x + y)
+        return F.relu(x + y)[:, :n] if n < c else F.relu(x + y)
 
     return Function(forward, first=nn.Conv2d(c, n, 3, stride=2), second=conv(n, n))
 

@@ -28,12 +28,12 @@ def test_pruned_equals_masked_after_a_cut(block: str) -> None:
 
 networks = st.builds(
     Network,
-    st.lists(st.tuples(st.sampled_from(sorted(BLOCKS)), st.sampled_from([4, 8, 12])), min_size=1, max_size=4),
+    st.lists(st.tuples(st.sampled_from(sorted(BLOCKS)), st.sampled_from([4, 8, 12])), min_size=1, max_size=3),
     st.sampled_from(["pool", "flatten"]),
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(network=networks, seed=st.integers(0, 2**16), data=st.data())
 def test_random_networks(network: Network, seed: int, data: st.DataObject) -> None:
     graph = assert_exact(network, SHAPE, seed)
