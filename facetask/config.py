@@ -158,11 +158,21 @@ class PruneConfig(_Section):
     couple: Literal["group", "union", "intersection"] = "group"
 
 
+_LEARNING_RATES = {"scaled-adamw": 2e-3, "adamw": 1.5e-4, "sgd": 1e-3}
+
+
+def _learning_rate(fields: dict[str, Any]) -> float:
+    """Return the optimiser's own learning rate; where the optimiser is wrong, that is told, not this."""
+    return _LEARNING_RATES.get(fields.get("optimiser", ""), 1.0)
+
+
 class FinetuneConfig(_Section):
     """How the pruned network is trained.
 
     Attributes:
-        learning_rate: Peak of the one-cycle schedule.
+        optimiser: ``scaled-adamw`` is AdamW whose step is a share of each tensor's root mean square, for networks
+            whose layers are scaled very differently.
+        learning_rate: Peak of the one-cycle schedule; the default depends on the optimiser.
         warmup: Share of the steps before the peak.
         loss: ``auto``: what suits the task's kind.
         flip: Mirror images at random, where the task says what that does to its label.
@@ -171,9 +181,9 @@ class FinetuneConfig(_Section):
     """
 
     epochs: Annotated[int, Field(ge=1)] = 3
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 1.5e-4
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    optimiser: Literal["scaled-adamw", "adamw", "sgd"] = "scaled-adamw"
+    learning_rate: Annotated[float, Field(gt=0)] = Field(default_factory=_learning_rate)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
     loss: Literal["auto", "smooth-l1", "mse", "cross-entropy"] = "auto"

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from facetask.regression import LinearModel
 
 
@@ -36,3 +39,10 @@ class TaskNetwork(nn.Module):
         """Give the head a linear model's coefficients."""
         self.head.weight.copy_(torch.from_numpy(model.coef.T))
         self.head.bias.copy_(torch.from_numpy(model.intercept))
+
+    @torch.no_grad()
+    def scale_outputs(self, factor: NDArray[np.float64]) -> None:
+        """Multiply each of the head's outputs by a factor, ``(n_outputs,)``."""
+        factors = torch.from_numpy(factor).to(self.head.weight)
+        self.head.weight.mul_(factors[:, None])
+        self.head.bias.mul_(factors)

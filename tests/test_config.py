@@ -132,9 +132,9 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
     assert config.prune.model_dump() == {"threshold": 0.01, "cut": "best", "couple": "group"}
     assert config.finetune.model_dump() == {
         "epochs": 3,
-        "batch_size": 32,
-        "optimiser": "adamw",
-        "learning_rate": 1.5e-4,
+        "batch_size": 16,
+        "optimiser": "scaled-adamw",
+        "learning_rate": 2e-3,
         "weight_decay": 1e-4,
         "warmup": 0.3,
         "loss": "auto",
@@ -542,7 +542,7 @@ CONFIG = st.fixed_dictionaries(
             {},
             optional={
                 "epochs": POSITIVE,
-                "optimiser": st.sampled_from(["adamw", "sgd"]),
+                "optimiser": st.sampled_from(["scaled-adamw", "adamw", "sgd"]),
                 "learning_rate": st.floats(0, 1e3, exclude_min=True),
                 "warmup": st.floats(0, 1, exclude_min=True, exclude_max=True),
                 "flip": st.booleans(),

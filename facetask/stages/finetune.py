@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from facetask.task_network import TaskNetwork
 
 
+SMALLEST_SCALE = 1e-6
+
+
 @dataclass(frozen=True)
 class EpochScore:
     """One epoch: mean training loss (None at the start) and validation RMSE."""
@@ -93,10 +96,14 @@ def finetune(
     scale = kind.scale(targets[split.train])
     network.to(device=loader.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainer = _Trainer(network, task, split, settings, loader, seed, advance)
+    network.scale_outputs(1 / trainer.unit)
+
+    def predict(rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        return kind.activate(loader.all_outputs(network, rows).astype(np.float64) * trainer.unit)
 
     def score() -> tuple[float, NDArray[np.float64]]:
         with np.errstate(over="ignore", invalid="ignore"):  # where training has destroyed the network
-            predicted = kind.activate(loader.all_outputs(network, split.validation).astype(np.float64))
+            predicted = predict(split.validation)
             return scaled_rmse(predicted, targets[split.validation], scale), predicted
 
     rmse, predicted = score()
@@ -116,13 +123,17 @@ def finetune(
     network.load_state_dict(state)
     network.eval()
     decision = kind.learn(predicted, task.values[split.validation])
-    tested = kind.activate(loader.all_outputs(network, split.test).astype(np.float64))
-    metrics = kind.metrics(tested, task.values[split.test], decision, scale)
+    metrics = kind.metrics(predict(split.test), task.values[split.test], decision, scale)
+    network.scale_outputs(trainer.unit)
     return Finetuned(tuple(epochs), best_epoch, decision, metrics)
 
 
 class _Trainer:
-    """A network on its way through the epochs."""
+    """A network on its way through the epochs.
+
+    Attributes:
+        unit: What targets are divided by in training, ``(n_outputs,)``, so that steps mean the same for all outputs.
+    """
 
     def __init__(
         self,
@@ -142,8 +153,9 @@ class _Trainer:
         self._network, self._loader, self._advance = network, loader, advance
         self._rows, self._targets, self._batch_size = split.train, task.targets, settings.batch_size
         train = self._targets[split.train]
-        # Smooth L1 turns from square to linear at one standard deviation, whether of years or of degrees.
-        self._unit = spread(train) if self._loss == "smooth-l1" else task.kind.scale(train)
+        # Smooth L1 turns from square to linear near one standard deviation, whether of years or of degrees.
+        spread_of = spread(train) if self._loss == "smooth-l1" else task.kind.scale(train)
+        self.unit = np.exp2(np.round(np.log2(spread_of)))  # by a power of two, scaling the head there and back is exact
         self._mirror_sign = {"keep": 1.0, "negate": -1.0, "never": None}[task.spec.flip] if settings.flip else None
         self._rng = np.random.default_rng(seed)
         self._augment = _Augment(settings, self._mirror_sign is not None, self._rng)
@@ -163,7 +175,7 @@ class _Trainer:
             wanted = self._targets[rows]
             if self._mirror_sign is not None:
                 wanted[self._augment.mirrored] *= self._mirror_sign
-            loss = _loss(self._network(inputs), wanted, self._unit, self._loss)
+            loss = _loss(self._network(inputs), wanted / self.unit, self._loss)
             total += loss.item() * len(rows)
             if not np.isfinite(total):
                 break
@@ -216,11 +228,19 @@ class _Augment:
         return pixels
 
 
-def _optimiser(network: nn.Module, settings: FinetuneConfig) -> torch.optim.Optimizer:
-    """Return the optimiser; biases and scales are not decayed."""
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+def _optimiser(network: TaskNetwork, settings: FinetuneConfig) -> torch.optim.Optimizer:
+    """Return the optimiser; biases and scales are not decayed.
+
+    Adam moves every weight by about its learning rate, whatever the weight's size. A pretrained network's layers differ
+    in scale by factors of a thousand, so the scaled variant measures each tensor's step by the tensor itself. A head's
+    bias may be near zero by chance; it steps in units of the scaled outputs.
+    """
+    groups = []
+    for name, parameter in network.named_parameters():
+        size = 1.0 if name == "head.bias" else float(parameter.detach().square().mean().sqrt())
+        scale = max(size, SMALLEST_SCALE) if settings.optimiser == "scaled-adamw" else 1.0
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        groups.append({"params": [parameter], "lr": settings.learning_rate * scale, "weight_decay": decay})
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(groups, lr=settings.learning_rate)
@@ -234,15 +254,12 @@ def _train_mode(network: nn.Module) -> None:
             module.eval()
 
 
-def _loss(outputs: Tensor, wanted: NDArray[np.float64], unit: NDArray[np.float64], loss: Loss | str) -> Tensor:
-    """Return the mean loss of a batch."""
+def _loss(outputs: Tensor, wanted: NDArray[np.float64], loss: Loss) -> Tensor:
+    """Return the mean loss of a batch of outputs and targets, both ``(batch, n_outputs)``, in the trainer's unit."""
     truth = torch.from_numpy(wanted).to(outputs)
     if loss == "cross-entropy":
         return F.cross_entropy(outputs, truth)
-    divisor = torch.from_numpy(unit).to(outputs)
-    if loss == "smooth-l1":
-        return F.smooth_l1_loss(outputs / divisor, truth / divisor)
-    return F.mse_loss(outputs / divisor, truth / divisor)
+    return F.smooth_l1_loss(outputs, truth) if loss == "smooth-l1" else F.mse_loss(outputs, truth)
 
 
 def _snapshot(network: nn.Module) -> dict[str, Tensor]:

@@ -81,7 +81,7 @@ def run(bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, hal
 
     def go(network: TaskNetwork, rule: str = "negate", seed: int = 0, **settings: Any) -> Finetuned:
         task = make_task(bar_positions, flip=rule)
-        defaults = {"epochs": 8, "batch_size": 16, "learning_rate": 0.01}
+        defaults = {"epochs": 8, "batch_size": 16, "learning_rate": 0.1}
         return finetune(network, task, halves(96), FinetuneConfig(**{**defaults, **settings}), bar_loader, seed)
 
     return go
@@ -122,7 +122,7 @@ def test_the_sign_of_a_mirrored_label_matters(run: Make) -> None:
 
 
 @pytest.mark.parametrize("rate", [100.0, 1e30])
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimiser", ["scaled-adamw", "adamw", "sgd"])
 def test_training_that_only_harms_leaves_the_starting_point(run: Make, rate: float, optimiser: str) -> None:
     network = task_network()
     run(network)
@@ -313,7 +313,7 @@ def test_every_kind_can_be_trained(
     values[7] = np.nan if kind == "continuous" else values[7]
     task = make_task(values, kind, **{"flip": "never", **spec})
     split = halves(120).within(task.labelled)
-    settings = FinetuneConfig(epochs=25, learning_rate=0.03, batch_size=16)
+    settings = FinetuneConfig(epochs=25, learning_rate=0.1, batch_size=16)
     done = finetune(task_network(n_outputs), task, split, settings, loader_of(tmp_path, bars(position[:, 0])), 0)
     assert done.metrics[main] > 0.75
     assert done.best_epoch > 0
@@ -346,7 +346,7 @@ def test_the_loss_does_not_depend_on_the_label_s_unit(
     bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, halves: Make
 ) -> None:
     losses = []
-    for factor in (1.0, 1000.0):
+    for factor in (1.0, 1024.0):  # the unit is rounded to a power of two
         network = task_network()
         with torch.no_grad():
             network.head.weight.mul_(factor)
@@ -360,3 +360,21 @@ def test_the_loss_does_not_depend_on_the_label_s_unit(
 def test_json_keeps_every_field(run: Make) -> None:
     done = run(task_network(), epochs=2)
     assert Finetuned.from_json(json.loads(json.dumps(done.to_json()))) == done
+
+
+def test_scaled_steps_do_not_depend_on_how_layers_share_their_scale(run: Make) -> None:
+    """A convolution 1,000 times smaller before a scale 1,000 times larger computes the same and must train alike."""
+    scores = {}
+    for optimiser, rate in (("scaled-adamw", 0.05), ("adamw", 0.01)):
+        for factor in (1.0, 1000.0):
+            network = task_network()
+            with torch.no_grad():
+                network.backbone[0].weight.div_(factor)
+                network.backbone[0].bias.div_(factor)
+                network.backbone[1].running_mean.div_(factor)
+                network.backbone[1].running_var.div_(factor**2)
+                network.backbone[1].eps /= factor**2
+            done = run(network, optimiser=optimiser, learning_rate=rate, epochs=3, weight_decay=0.0, flip=False)
+            scores[optimiser, factor] = [epoch.validation_rmse for epoch in done.epochs]
+    assert scores["scaled-adamw", 1000.0] == pytest.approx(scores["scaled-adamw", 1.0], rel=1e-2)
+    assert scores["adamw", 1000.0] != pytest.approx(scores["adamw", 1.0], rel=1e-2)
