@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from facetask import metrics
-from facetask.errors import CurveError
+from facetask.errors import ConfigError, CurveError
 from facetask.moments import Moments
-from facetask.regression import LinearModel, tune_ridge
+from facetask.regression import LinearModel, fit_ridge, tune_ridge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Decision = dict[str, float]
 Loss = Literal["smooth-l1", "mse", "cross-entropy"]
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+GENTLE = 10.0  # ridge strength of the head from which training starts
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,32 @@ class TaskKind:
         """Return the unit of the RMSE."""
         return self.spec.unit if n_outputs == 1 else "standard deviations"
 
+    def choose_loss(self, wanted: Loss | Literal["auto"]) -> Loss:
+        """Return the loss to finetune with: the kind's own, or the wanted one.
+
+        Raises:
+            ConfigError: If it does not fit: cross-entropy is for nominal tasks, and they have no other.
+        """
+        if wanted == "auto":
+            return self.loss
+        if (wanted == "cross-entropy") != (self.loss == "cross-entropy"):
+            raise ConfigError(
+                f"finetune.loss: {wanted!r} does not fit the {self.spec.kind} task {self.spec.name!r}; use auto"
+            )
+        return wanted
+
     def fit_head(self, x_train: Array, y_train: Array, x_validation: Array, y_validation: Array) -> LinearModel:
         """Fit the head's linear layer on responses ``(n, n_filters)`` and targets ``(n, n_outputs)``."""
         model, _ = tune_ridge(Moments.from_arrays(x_train, y_train), Moments.from_arrays(x_validation, y_validation))
         return model
+
+    def gentle_head(self, x_train: Array, y_train: Array, fitted: LinearModel) -> LinearModel:
+        """Return the head from which training starts.
+
+        The fitted head sets large coefficients of nearly equal filters against each other; the slightest change below
+        then throws its outputs far off. A strongly shrunk one points the same way and lets training go on steadily.
+        """
+        return fit_ridge(Moments.from_arrays(x_train, y_train), GENTLE)
 
     def activate(self, outputs: Array) -> Array:
         """Return predictions from the head's outputs, both ``(n, n_outputs)``."""
@@ -236,6 +259,10 @@ class Nominal(TaskKind):
             likelihood = self.activate(model.predict(x_validation))[np.arange(len(truth)), truth]
             candidates.append((-np.log(np.maximum(likelihood, 1e-12)).mean(), model))
         return min(candidates, key=lambda pair: pair[0])[1]
+
+    def gentle_head(self, x_train: Array, y_train: Array, fitted: LinearModel) -> LinearModel:
+        """Return the fitted head: its penalty keeps it gentle."""
+        return fitted
 
     def activate(self, outputs: Array) -> Array:
         """Return probabilities from logits."""

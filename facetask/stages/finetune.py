@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from facetask.kinds import Decision, Loss
     from facetask.loader import ImageLoader
     from facetask.progress import Advance
+    from facetask.regression import LinearModel
     from facetask.satellite import Satellite
     from facetask.splits import Split
     from facetask.task_network import TaskNetwork
@@ -77,6 +78,8 @@ def finetune(
     loader: ImageLoader,
     seed: int,
     advance: Advance = lambda done: None,
+    *,
+    start: LinearModel | None = None,
 ) -> Finetuned:
     """Train a network in place and leave it at its best epoch.
 
@@ -88,6 +91,7 @@ def finetune(
         loader: How images reach the network.
         seed: Of the order of images, of augmentation and of dropout.
         advance: Counts training images done.
+        start: The head from which training starts; by default the network's own, which is epoch 0 in any case.
 
     Raises:
         DataError: If the loss does not fit the task's kind.
@@ -96,7 +100,6 @@ def finetune(
     scale = kind.scale(targets[split.train])
     network.to(device=loader.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainer = _Trainer(network, task, split, settings, loader, seed, advance)
-    network.scale_outputs(1 / trainer.unit)
 
     def predict(rows: NDArray[np.intp]) -> NDArray[np.float64]:
         return kind.activate(loader.all_outputs(network, rows).astype(np.float64) * trainer.unit)
@@ -109,6 +112,9 @@ def finetune(
     rmse, predicted = score()
     epochs = [EpochScore(0, None, rmse)]
     best = (rmse, 0, predicted, _snapshot(network))
+    if start is not None:
+        network.set_head(start)
+        network.scale_outputs(1 / trainer.unit)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for epoch in range(1, settings.epochs + 1):
@@ -129,7 +135,7 @@ def finetune(
 
 
 class _Trainer:
-    """A network on its way through the epochs.
+    """A network on its way through the epochs, its outputs in units of its own.
 
     Attributes:
         unit: What targets are divided by in training, ``(n_outputs,)``, so that steps mean the same for all outputs.
@@ -159,6 +165,7 @@ class _Trainer:
         self._mirror_sign = {"keep": 1.0, "negate": -1.0, "never": None}[task.spec.flip] if settings.flip else None
         self._rng = np.random.default_rng(seed)
         self._augment = _Augment(settings, self._mirror_sign is not None, self._rng)
+        network.scale_outputs(1 / self.unit)
         self._optimiser = _optimiser(network, settings)
         steps = settings.epochs * -(-len(split.train) // settings.batch_size)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -59,6 +59,7 @@ class Pruned:
         full: How many filters each of them had.
         groups: The coupled groups' choices.
         head: The head's linear model.
+        gentle_head: The head from which training starts.
         decision: What was learned on validation for the head's outputs.
         metrics_unpruned: Test metrics with all filters of the cut tap.
         metrics_pruned: Test metrics of the pruned network with its refitted head.
@@ -73,6 +74,7 @@ class Pruned:
     full: dict[str, int]
     groups: tuple[GroupChoice, ...]
     head: LinearModel
+    gentle_head: LinearModel
     decision: Decision
     metrics_unpruned: dict[str, float]
     metrics_pruned: dict[str, float]
@@ -102,7 +104,8 @@ class Pruned:
                 }
                 for group in self.groups
             ],
-            "head": {"coef": self.head.coef.tolist(), "intercept": self.head.intercept.tolist()},
+            "head": _head_to_json(self.head),
+            "gentle_head": _head_to_json(self.gentle_head),
             "decision": self.decision,
             "metrics_unpruned": self.metrics_unpruned,
             "metrics_pruned": self.metrics_pruned,
@@ -115,7 +118,7 @@ class Pruned:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Pruned:
         """Return what :meth:`to_json` described."""
-        head = {key: np.array(value, dtype=np.float64) for key, value in fields["head"].items()}
+        heads = {key: _head_from_json(fields[key]) for key in ("head", "gentle_head")}
         groups = tuple(
             GroupChoice(
                 tuple(group["taps"]),
@@ -127,7 +130,7 @@ class Pruned:
         )
         costs = {key: NetworkCost(**fields[key]) for key in ("cost", "cost_at_cut", "cost_base")}
         keep = {tap: np.array(kept, dtype=np.intp) for tap, kept in fields["keep"].items()}
-        return cls(**{**fields, **costs, "keep": keep, "groups": groups, "head": LinearModel(**head)})
+        return cls(**{**fields, **costs, **heads, "keep": keep, "groups": groups})
 
 
 def build_pruned(base: ChannelGraph, cut: str, keep: KeepSets, n_outputs: int) -> TaskNetwork:
@@ -171,9 +174,9 @@ def prune(
     targets, scale = scaled_targets(task, split)
     pruned = build_pruned(network.graph, cut, keep, targets.shape[1]).eval()
     x = forward(pruned.backbone)
-    head, decision, metrics_pruned = _head(x, task, split, scale)
-    _, _, metrics_unpruned = _head(responses.tap(cut), task, split, scale)
-    pruned.set_head(head)
+    head = _fit_head(x, task, split, scale)
+    unpruned = _fit_head(responses.tap(cut), task, split, scale)
+    pruned.set_head(head.model)
     whole = {tap.name: np.arange(tap.n_filters) for tap in graph.taps}
     cost = network_cost(pruned, shape)
     return Pruned(
@@ -181,10 +184,11 @@ def prune(
         keep=keep,
         full={tap.name: tap.n_filters for tap in graph.taps},
         groups=groups,
-        head=head,
-        decision=decision,
-        metrics_unpruned=metrics_unpruned,
-        metrics_pruned=metrics_pruned,
+        head=head.model,
+        gentle_head=head.gentle,
+        decision=head.decision,
+        metrics_unpruned=unpruned.metrics,
+        metrics_pruned=head.metrics,
         cost=cost,
         cost_at_cut=network_cost(build_pruned(network.graph, cut, whole, targets.shape[1]).eval(), shape),
         cost_base=network_cost(network.module, shape),
@@ -302,14 +306,33 @@ def _mask(indices: NDArray[np.intp], n: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _head(
-    x: NDArray[np.float32], task: Satellite, split: Split, scale: NDArray[np.float64]
-) -> tuple[LinearModel, Decision, dict[str, float]]:
-    """Fit a head on responses; return it, its decision learned on validation and its test metrics."""
+@dataclass(frozen=True)
+class _Head:
+    """A head fitted on responses: its linear model, where training starts, its decision and its test metrics."""
+
+    model: LinearModel
+    gentle: LinearModel
+    decision: Decision
+    metrics: dict[str, float]
+
+
+def _fit_head(x: NDArray[np.float32], task: Satellite, split: Split, scale: NDArray[np.float64]) -> _Head:
+    """Fit a head on responses of all images, ``(n_images, n_filters)``."""
     kind, targets = task.kind, task.targets / scale
-    parts = (split.train, split.validation)
-    scaled = kind.fit_head(*(part for rows in parts for part in (x[rows].astype(np.float64), targets[rows])))
-    head = LinearModel(coef=scaled.coef * scale, intercept=scaled.intercept * scale)
-    predicted = [kind.activate(head.predict(x[part])) for part in (split.validation, split.test)]
-    decision = kind.learn(predicted[0], task.values[split.validation])
-    return head, decision, kind.metrics(predicted[1], task.values[split.test], decision, scale)
+    x_train, x_validation = (x[rows].astype(np.float64) for rows in (split.train, split.validation))
+    fitted = kind.fit_head(x_train, targets[split.train], x_validation, targets[split.validation])
+    gentle = kind.gentle_head(x_train, targets[split.train], fitted)
+    model, gentle = (LinearModel(coef=m.coef * scale, intercept=m.intercept * scale) for m in (fitted, gentle))
+    validation, test = (kind.activate(model.predict(x[part])) for part in (split.validation, split.test))
+    decision = kind.learn(validation, task.values[split.validation])
+    return _Head(model, gentle, decision, kind.metrics(test, task.values[split.test], decision, scale))
+
+
+def _head_to_json(head: LinearModel) -> dict[str, Any]:
+    """Return a head's linear model as JSON values."""
+    return {"coef": head.coef.tolist(), "intercept": head.intercept.tolist()}
+
+
+def _head_from_json(fields: dict[str, Any]) -> LinearModel:
+    """Return the linear model that :func:`_head_to_json` described."""
+    return LinearModel(**{key: np.array(value, dtype=np.float64) for key, value in fields.items()})
