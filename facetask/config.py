@@ -158,7 +158,7 @@ class PruneConfig(_Section):
     couple: Literal["group", "union", "intersection"] = "group"
 
 
-_LEARNING_RATES = {"scaled-adamw": 2e-3, "adamw": 1.5e-4, "sgd": 1e-3}
+_LEARNING_RATES = {"scaled-adamw": 1e-2, "adamw": 1.5e-4, "sgd": 1e-3}
 
 
 def _learning_rate(fields: dict[str, Any]) -> float:

@@ -158,7 +158,15 @@ class StageWork:
         """Run the finetune stage."""
         assert self.config.finetune is not False
         network = pruned.network(self.materials.network.graph)
-        finetuned = finetune(network, self.task, self.split, self.config.finetune, self.materials.loader, self.seed)
+        finetuned = finetune(
+            network,
+            self.task,
+            self.split,
+            self.config.finetune,
+            self.materials.loader,
+            self.seed,
+            start=pruned.gentle_head,
+        )
         if model is not None:
             self._save(network, pruned, finetuned.decision, finetuned.metrics, model)
         return finetuned

@@ -134,7 +134,7 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
         "epochs": 3,
         "batch_size": 16,
         "optimiser": "scaled-adamw",
-        "learning_rate": 2e-3,
+        "learning_rate": 1e-2,
         "weight_decay": 1e-4,
         "warmup": 0.3,
         "loss": "auto",
