@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from facetask.errors import did_you_mean as did_you_mean
     from facetask.hookspecs import hookimpl as hookimpl
     from facetask.moments import Moments as Moments
+    from facetask.plugin_manager import PluginManager as PluginManager
     from facetask.preprocessing import Preprocessing as Preprocessing
     from facetask.records import Architecture as Architecture
     from facetask.records import Dataset as Dataset
@@ -64,6 +65,7 @@ _HOMES = {
     ],
     "hookspecs": ["hookimpl"],
     "moments": ["Moments"],
+    "plugin_manager": ["PluginManager"],
     "preprocessing": ["Preprocessing"],
     "records": [
         "Architecture",

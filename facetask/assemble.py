@@ -10,9 +10,12 @@ import numpy as np
 from facetask import results as shape
 from facetask.curves import Curve, knee
 from facetask.satellite import seed_of_trial, to_finite
+from facetask.splits import missing_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from facetask.config import RunConfig
     from facetask.outcomes import TaskRecord, TrialOutcomes
@@ -41,7 +44,7 @@ def assemble(
     from facetask import __version__
 
     network, images = materials.network, materials.images
-    groups = images.data.group_column or config.split.group_by
+    groups = config.split.group_by or images.data.group_column
     return shape.Results(
         facetask_version=__version__,
         finished=finished,
@@ -61,20 +64,26 @@ def assemble(
             n_images=len(images.data),
             bad_images=shape.BadImages(count=len(images.bad), first=list(images.bad[:5])),
             group_by=groups,
-            n_groups=len(np.unique(images.data.column(groups).astype(str))) if groups else None,
+            n_groups=_n_groups(images.data.column(groups)) if groups else None,
             source=images.data.source,
             licence=images.data.licence,
         ),
-        tasks=[_task(config, record) for record in records],
+        tasks=[_task(config, record, until) for record in records],
         wall_s=wall_s,
     )
 
 
-def _task(config: RunConfig, record: TaskRecord) -> shape.TaskResult:
-    """Return one task's results."""
+def _n_groups(column: NDArray[Any]) -> int:
+    """Return how many groups are split; a missing one counts as one of its own."""
+    missing = missing_values(column)
+    return len(np.unique(column[~missing].astype(str))) + int(missing.sum())
+
+
+def _task(config: RunConfig, record: TaskRecord, until: Any) -> shape.TaskResult:
+    """Return one task's results; its model is saved by the last stage, if that prunes."""
     first = record.trials[0]
     stages = [stage for stage in ("regress", "curve", "prune", "finetune") if stage in first.wall_s]
-    saved = first.prune is not None
+    saved = first.prune is not None and until in stages
     return shape.TaskResult(
         name=record.name,
         plugin=record.task.plugin,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from torch import Tensor, nn
 
-from facetask.errors import CheckpointError
+from facetask.errors import CheckpointError, FacetaskError, RunDirError, WeightsError
 from facetask.kinds import Decision, TaskSpec
-from facetask.preprocessing import Preprocessing, open_image
+from facetask.preprocessing import Preprocessing
+from facetask.records import Flip, Kind
 from facetask.stages.prune import build_pruned
 from facetask.surgery import ChannelGraph
 
@@ -45,6 +47,15 @@ class _Architecture(_Base):
     params: dict[str, Any]
 
 
+class _Task(_Base):
+    name: str
+    kind: Kind
+    unit: str
+    classes: tuple[str, ...]
+    edges: tuple[tuple[float, ...], ...]
+    flip: Flip
+
+
 class ModelDescription(_Base):
     """The contents of ``model.json``."""
 
@@ -53,9 +64,9 @@ class ModelDescription(_Base):
     architecture: _Architecture
     cut: str
     keep: dict[str, list[int]]
-    n_outputs: int
+    n_outputs: PositiveInt
     preprocessing: dict[str, Any]
-    task: dict[str, Any]
+    task: _Task
     decision: Decision
     weights_licence: str
     weights_source: str
@@ -78,7 +89,7 @@ class FaceModel(nn.Module):
         self.network = network
         self.description = description
         self.preprocessing = Preprocessing.from_json(description.preprocessing)
-        self.task = _spec(description.task)
+        self.task = TaskSpec(**description.task.model_dump())
 
     @property
     def weights_licence(self) -> str:
@@ -100,10 +111,12 @@ class FaceModel(nn.Module):
         """
         kind = self.task.behaviour()
         for start in range(0, len(paths), batch_size):
-            images = [open_image(Path(path)) for path in paths[start : start + batch_size]]
-            pixels = torch.from_numpy(np.stack([self.preprocessing.pixels(image) for image in images]))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's, on damaged EXIF data beside sound pixels
+                pixels = np.stack([self.preprocessing.load(Path(path)) for path in paths[start : start + batch_size]])
             with torch.inference_mode():
-                outputs = self(self.preprocessing.normalise(pixels)).double().numpy()
+                inputs = self.preprocessing.normalise(torch.from_numpy(pixels).to(self.network.head.weight.device))
+                outputs = self(inputs).double().cpu().numpy()
             for prediction in kind.activate(outputs):
                 yield kind.describe(prediction, self.description.decision)
 
@@ -120,12 +133,16 @@ def save_model(
     labels_licence: str,
     metrics: dict[str, float | None],
 ) -> None:
-    """Write a network and its description into a folder, each file whole or not at all."""
+    """Write a network and its description into a folder, each file whole or not at all; the description comes last.
+
+    Raises:
+        RunDirError: If they cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from facetask import __version__
 
-    folder.mkdir(parents=True, exist_ok=True)
     description = ModelDescription(
         format_version=FORMAT_VERSION,
         facetask_version=__version__,
@@ -138,7 +155,7 @@ def save_model(
         keep={tap: kept.tolist() for tap, kept in keep.items()},
         n_outputs=network.head.out_features,
         preprocessing=base.preprocessing.to_json(),
-        task=asdict(task),
+        task=_Task(**asdict(task)),
         decision=decision,
         weights_licence=base.licence,
         weights_source=base.source,
@@ -146,12 +163,17 @@ def save_model(
         metrics=metrics,
     )
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    partial = folder / f"{WEIGHTS}.tmp"
-    save_file(state, partial, metadata={"format": "pt", "licence": base.licence})
-    partial.replace(folder / WEIGHTS)
-    partial = folder / f"{DESCRIPTION}.tmp"
-    partial.write_text(json.dumps(description.model_dump(), indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / DESCRIPTION)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / DESCRIPTION).unlink(missing_ok=True)  # it must never describe other weights
+        partial = folder / f"{WEIGHTS}.tmp"
+        save_file(state, partial, metadata={"format": "pt", "licence": base.licence})
+        partial.replace(folder / WEIGHTS)
+        partial = folder / f"{DESCRIPTION}.tmp"
+        partial.write_text(json.dumps(description.model_dump(), indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / DESCRIPTION)
+    except (OSError, SafetensorError) as error:
+        raise RunDirError(f"{folder}: the model cannot be written ({error})") from None
 
 
 def load_model(folder: str | os.PathLike[str], plugins: PluginManager | None = None) -> FaceModel:
@@ -173,25 +195,42 @@ def load_model(folder: str | os.PathLike[str], plugins: PluginManager | None = N
 
     folder = Path(folder)
     description = _read_description(folder / DESCRIPTION)
-    architecture: Architecture = (plugins or default_manager()).find(  # type: ignore[assignment]
-        "architecture", description.architecture.name
-    )
-    params = architecture.params.model_validate_json(json.dumps(description.architecture.params))
-    module = architecture.build(params).eval()
-    shape = Preprocessing.from_json(description.preprocessing).input_shape
-    keep = {tap: np.array(kept, dtype=np.intp) for tap, kept in description.keep.items()}
-    network = build_pruned(ChannelGraph.trace(module, shape), description.cut, keep, description.n_outputs)
+    saved = description.architecture
+    architecture: Architecture = (plugins or default_manager()).find("architecture", saved.name)  # type: ignore[assignment]
+    if architecture.revision != saved.revision:
+        raise CheckpointError(
+            f"{folder / DESCRIPTION}: made with revision {saved.revision!r} of {saved.name!r}; this is revision "
+            f"{architecture.revision!r}, which gives other numbers; run it again"
+        )
     path = folder / WEIGHTS
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
-    load_state(network, state, str(path))
-    return FaceModel(network, description).eval()
+    try:
+        model = FaceModel(_rebuilt(description, architecture), description)
+    except (FacetaskError, ValueError, TypeError, LookupError) as error:
+        raise CheckpointError(f"{folder / DESCRIPTION}: does not fit {saved.name!r} ({error})") from error
+    try:
+        load_state(model.network, state, str(path))
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from None
+    return model.eval()
+
+
+def _rebuilt(description: ModelDescription, architecture: Architecture) -> TaskNetwork:
+    """Return the network that a description tells of, without its weights."""
+    params = architecture.params.model_validate_json(json.dumps(description.architecture.params))
+    shape = Preprocessing.from_json(description.preprocessing).input_shape
+    graph = ChannelGraph.trace(architecture.build(params).eval(), shape)
+    keep = {tap: np.array(kept, dtype=np.intp) for tap, kept in description.keep.items()}
+    return build_pruned(graph, description.cut, keep, description.n_outputs)
 
 
 def _read_description(path: Path) -> ModelDescription:
     """Read model.json; its version is checked before anything else in it."""
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent}: no saved model (no {path.name}); a run saves one in model/ and TASK")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         version = fields["format_version"]
@@ -203,11 +242,3 @@ def _read_description(path: Path) -> ModelDescription:
         return ModelDescription.model_validate(fields)
     except ValidationError as error:
         raise CheckpointError(f"{path}: {error}") from None
-
-
-def _spec(fields: dict[str, Any]) -> TaskSpec:
-    """Return the task that a description's fields tell of."""
-    known = dict(fields)
-    known["classes"] = tuple(known["classes"])
-    known["edges"] = tuple(tuple(edges) for edges in known["edges"])
-    return TaskSpec(**known)

@@ -6,9 +6,10 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from facetask import __version__
 from facetask.errors import FacetaskError, PluginError
@@ -17,7 +18,24 @@ if TYPE_CHECKING:
     from facetask.config import RunConfig
     from facetask.plugin_manager import PluginManager
 
+
+class _Commands(TyperGroup):
+    """All commands; the user's errors end with status 2, Ctrl-C with 130, both without a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except FacetaskError as error:
+            print(f"facetask: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            print("facetask: interrupted; a run goes on where it stopped when you start it again", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="facetask",
     help="Find out what a pretrained face network already knows, and carve a small network for a new task out of it.",
     no_args_is_help=True,
@@ -43,17 +61,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
-    """Run the command line; the user's errors end with status 2 and without a traceback."""
+    """Run the command line."""
     # Torch's waiting threads otherwise spin, which on a busy machine costs several times what they gain.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        app(standalone_mode=True)
-    except FacetaskError as error:
-        print(f"facetask: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("facetask: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+    app(prog_name="facetask")
 
 
 @app.callback(invoke_without_command=True)

@@ -116,9 +116,14 @@ class SplitConfig(_Section):
     min_per_class: Annotated[int, Field(ge=1)] = 1
 
 
+def can_name_a_folder(label: str) -> bool:
+    """Return whether a task's name can name its folder in the run directory, on any platform."""
+    return bool(label) and label not in (".", "..") and not set(label) & set('/\\:*?"<>|\0')
+
+
 def _folder_name(label: str) -> str:
-    """Refuse a label that cannot name the task's folder in the run directory."""
-    if not label or label in (".", "..") or set(label) & set('/\\:*?"<>|\0'):
+    """Refuse a label that cannot name the task's folder."""
+    if not can_name_a_folder(label):
         raise ValueError(f"expected a label that can name a folder, found {describe(label)}")
     return label
 

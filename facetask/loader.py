@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -69,13 +69,19 @@ class ImageLoader:
         try:
             with ThreadPoolExecutor(threads) as pool:
                 waiting: deque[tuple[NDArray[np.intp], Future[NDArray[np.float32]]]] = deque()
-                for batch, inputs in self.batches(rows, batches):
-                    waiting.append((batch, pool.submit(forward, inputs)))
-                    if len(waiting) > threads:
-                        done, outputs = waiting.popleft()
-                        yield done, outputs.result()
+                unreadable: DataError | None = None
+                try:
+                    for batch, inputs in self.batches(rows, batches):
+                        waiting.append((batch, pool.submit(forward, inputs)))
+                        if len(waiting) > threads:
+                            done, outputs = waiting.popleft()
+                            yield done, outputs.result()
+                except DataError as error:  # after the batches that are on their way
+                    unreadable = error
                 for done, outputs in waiting:
                     yield done, outputs.result()
+                if unreadable is not None:
+                    raise unreadable
         finally:
             torch.set_num_threads(threads)
 
@@ -103,7 +109,7 @@ class ImageLoader:
 
         if not batches:
             return  # and start no workers for nothing
-        decoded: DataLoader[object] = DataLoader(
+        decoded: DataLoader[Any] = DataLoader(
             _Pixels([self.images.data.paths[row] for row in rows], self.preprocessing),  # type: ignore[arg-type]
             batch_sampler=batches,  # type: ignore[arg-type]
             num_workers=self._n_workers(len(rows)),
@@ -113,7 +119,8 @@ class ImageLoader:
         for positions, pixels in zip(batches, decoded, strict=True):
             if isinstance(pixels, str):
                 raise DataError(f"an image became unreadable during the run: {pixels}")
-            changed = pixels if change is None else change(pixels)
+            tensor = torch.from_numpy(pixels)
+            changed = tensor if change is None else change(tensor)
             inputs = self.preprocessing.normalise(changed.to(self.device))
             yield rows[positions], inputs.contiguous(memory_format=torch.channels_last)
 
@@ -143,12 +150,16 @@ class _Pixels:
                 return str(error)
 
 
-def _collate(items: list[NDArray[np.uint8] | str]) -> Tensor | str:
-    """Stack pixels, or return the first error message."""
+def _collate(items: list[NDArray[np.uint8] | str]) -> NDArray[np.uint8] | str:
+    """Stack pixels, or return the first error message.
+
+    Workers send arrays, not tensors: these would lie in shared memory, which containers are short of, and a worker that
+    is interrupted while it hands one over complains.
+    """
     for item in items:
         if isinstance(item, str):
             return item
-    return torch.from_numpy(np.stack(items))
+    return np.stack(items)
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:

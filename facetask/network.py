@@ -102,9 +102,13 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         problems.append(
             f"{len(extra)} keys are unknown: {first_names(extra)}{did_you_mean(extra[0], missing or expected)}"
         )
-    for key in expected.keys() & found.keys():
-        if expected[key] != found[key]:
-            problems.append(f"{key}: shape {found[key]} found, {expected[key]} expected")
+    other = [
+        f"{key} has shape {found[key]} instead of {shape}"
+        for key, shape in expected.items()
+        if key in found and found[key] != shape
+    ]
+    if other:
+        problems.append(f"{len(other)} keys are of another shape: {first_names(other)}")
     if problems:
         raise WeightsError(f"{source}: does not fit the network: {'; '.join(problems)}")
     module.load_state_dict(state)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
+    from facetask.config import RunConfig
     from facetask.satellite import Satellite
     from facetask.stages.curve import Curves
     from facetask.stages.finetune import Finetuned
@@ -50,6 +51,19 @@ class TaskRecord:
         """Return one line that says what a stage found."""
         wall_s = sum(outcomes.wall_s[stage] for outcomes in self.trials)
         return f"{stage} {self.name}: {self._finding(stage)} ({wall_s:.1f} s)"
+
+    def warnings(self, stage: str, config: RunConfig) -> list[str]:
+        """Return what a user should not miss in what a stage gave."""
+        if stage != "finetune" or config.finetune is False:
+            return []
+        reached = [len(t.finetune.epochs) - 1 for t in self.trials if t.finetune]
+        stopped = [f"{n} of {config.finetune.epochs}" for n in reached if n < config.finetune.epochs]
+        if not stopped:
+            return []
+        return [
+            f"finetune {self.name}: training diverged in {len(stopped)} of {len(reached)} trials, after "
+            f"{', '.join(stopped)} epochs; try a smaller finetune.learning_rate than {config.finetune.learning_rate:g}"
+        ]
 
     def _finding(self, stage: str) -> str:
         """Return what a stage found, over the trials."""

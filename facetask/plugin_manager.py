@@ -107,33 +107,51 @@ class PluginManager:
             raise PluginError(f"unknown {kind} {name!r}{did_you_mean(name, known)}{self._failures()}")
         if entries[0].status == "conflict":
             raise PluginError(entries[0].detail)
-        if entries[0].status == "failed":
-            raise PluginError(f"{kind} {name!r} cannot be used: {entries[0].detail}")
         return self._record(entries[0])
 
     def load_all(self) -> tuple[tuple[Entry, Record | None], ...]:
         """Import every plugin; one that fails is marked so, with its reason, and has no record."""
-        loaded: list[tuple[Entry, Record | None]] = []
-        for entry in self.catalogue():
-            if entry.status in ("failed", "conflict"):
-                loaded.append((entry, None))
-                continue
-            try:
-                loaded.append((entry, None if entry.kind == HOOK_KIND else self._record(entry)))
-            except PluginError as error:
-                loaded.append((replace(entry, status="failed", detail=str(error)), None))
-        return tuple(loaded)
+        return tuple(self._loaded(entry) for entry in self.catalogue())
 
     def notify(self, stage: str, result: Any) -> None:
-        """Call every loaded plugin's ``facetask_stage_finished``."""
+        """Call every loaded plugin's ``facetask_stage_finished``.
+
+        Raises:
+            PluginError: If one of them raises; the others are called all the same.
+        """
         for entry in self._entries:
             if entry.kind == HOOK_KIND and entry.status == "available":
                 self._import(entry.target)
-        self._pluggy.hook.facetask_stage_finished(stage=stage, result=result)
+        failed = []
+        for name, plugin in self._pluggy.list_name_plugin():
+            others = self._pluggy.get_plugins() - {plugin}
+            try:  # one at a time, so as to know whose fault it is
+                self._pluggy.subset_hook_caller("facetask_stage_finished", others)(stage=stage, result=result)
+            except Exception as error:
+                failed.append(f"{name} ({type(error).__name__}: {error})")
+        if failed:
+            raise PluginError(f"after {stage}, whose result is stored, facetask_stage_finished fails in {failed[0]}")
+
+    def _loaded(self, entry: Entry) -> tuple[Entry, Record | None]:
+        """Import one plugin; return its record, or the entry marked as failed."""
+        if entry.status in ("failed", "conflict"):
+            return entry, None
+        try:
+            if entry.kind != HOOK_KIND:
+                return entry, self._record(entry)
+            self._import(entry.target)
+        except PluginError as error:
+            return replace(entry, status="failed", detail=str(error)), None
+        return entry, None
 
     def _record(self, entry: Entry) -> Record:
         """Return the record that an entry promises."""
-        self._import(entry.target)
+        try:
+            self._import(entry.target)
+        except PluginError as error:
+            if entry.status == "missing-extra":
+                raise PluginError(f"{error}; {entry.detail}") from error
+            raise
         for kind, record in self._records[entry.target]:
             if (kind, record.name) == (entry.kind, entry.name):
                 return record
@@ -146,7 +164,7 @@ class PluginManager:
             return
         try:
             module = importlib.import_module(target)
-        except Exception as error:  # anything can go wrong in a plugin; only that plugin is lost
+        except (Exception, SystemExit) as error:  # anything can go wrong in a plugin; only that plugin is lost
             raise PluginError(f"{target}: cannot be imported ({type(error).__name__}: {error})") from error
         self._register(target, module)
 
@@ -156,12 +174,11 @@ class PluginManager:
             self._pluggy.register(module, name=target)
             self._pluggy.check_pending()
             records = list(_records_of(self._pluggy, module, target))
-        except PluginError:
-            self._pluggy.unregister(module)
-            raise
         except Exception as error:
             if self._pluggy.is_registered(module):
                 self._pluggy.unregister(module)
+            if isinstance(error, PluginError):
+                raise
             raise PluginError(f"{target}: its hooks fail ({type(error).__name__}: {error})") from error
         self._modules[target] = module
         self._records[target] = records
@@ -174,9 +191,10 @@ class PluginManager:
         if str(folder) not in sys.path:
             sys.path.append(str(folder))  # so that the files of one experiment can import each other
         for path in sorted(folder.rglob("*.py")):
-            if path.name.startswith("_") or "__pycache__" in path.parts:
+            inside = path.relative_to(folder).with_suffix("").parts
+            if any(part.startswith(("_", ".")) for part in inside):
                 continue
-            target = "facetask_local." + ".".join(path.relative_to(folder).with_suffix("").parts)
+            target = ".".join(("facetask_local", *inside))
             try:
                 self._register(target, _import_file(target, path))
             except PluginError as error:
@@ -186,6 +204,8 @@ class PluginManager:
                 continue
             for kind, record in self._records[target]:
                 yield Entry(kind=kind, name=record.name, origin="local", provider=str(path), target=target)
+            if hasattr(self._modules[target], "facetask_stage_finished"):
+                yield Entry(kind=HOOK_KIND, name=".".join(inside), origin="local", provider=str(path), target=target)
 
     def _failures(self) -> str:
         """Return a hint at the plugins that could not be imported, one of which may be the one meant."""
@@ -251,7 +271,7 @@ def _installed() -> Iterator[Entry]:
             status="available" if good else "failed",
             detail=""
             if good
-            else f"entry point {point.name!r} must be named KIND.NAME, KIND one of {', '.join(KINDS)}",
+            else f"entry point {point.name!r} must be named KIND.NAME, KIND one of {', '.join((*KINDS, HOOK_KIND))}",
             summary=str(metadata["Summary"] or "") if metadata else "",
             licence=_distribution_licence(metadata),
         )
@@ -274,7 +294,7 @@ def _import_file(target: str, path: Path) -> ModuleType:
     sys.modules[target] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[target]
         raise PluginError(f"{path}: cannot be imported ({type(error).__name__}: {error})") from error
     return module
@@ -290,9 +310,12 @@ def _records_of(manager: pluggy.PluginManager, module: ModuleType, target: str) 
         "dataset": records.Dataset,
         "selector": records.Selector,
     }
-    callers = {caller.name: caller for caller in manager.get_hookcallers(module) or ()}
+    implemented = {caller.name for caller in manager.get_hookcallers(module) or ()}
+    for hook in (*KINDS.values(), "facetask_stage_finished"):
+        if hasattr(module, hook) and hook not in implemented:
+            raise PluginError(f"{target}: {hook} is not marked as a hook; put @facetask.hookimpl above it")
     for kind, hook in KINDS.items():
-        if hook not in callers:
+        if hook not in implemented:
             continue
         for record in getattr(module, hook)():
             if not isinstance(record, types[kind]):

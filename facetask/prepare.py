@@ -73,6 +73,8 @@ def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Ma
             reporter.warn(
                 f"task {task.spec.name!r}: classes with too few images are left out: {first_names(task.left_out)}"
             )
+        if config.finetune is not False:
+            task.kind.choose_loss(config.finetune.loss)
     loader = ImageLoader(images, network.preprocessing, device, config.compute.batch_size, config.compute.workers)
     return Materials(network, images, tasks, selector, cache, loader)
 

@@ -6,7 +6,6 @@ describe the *reported trial*, the first, whose model is saved; the other trials
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -228,10 +227,17 @@ FinetuneResult.model_rebuild()
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write results as indented JSON, whole or not at all."""
+    """Write results as indented JSON, whole or not at all.
+
+    Raises:
+        RunDirError: If the file cannot be written.
+    """
     partial = path.with_suffix(".tmp")
-    partial.write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise RunDirError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def read_results(path: Path) -> Results:
@@ -248,5 +254,4 @@ def read_results(path: Path) -> Results:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of ``results.json`` (docs/results.schema.json)."""
-    schema: dict[str, Any] = json.loads(json.dumps(Results.model_json_schema(mode="serialization")))
-    return schema
+    return Results.model_json_schema(mode="serialization")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from facetask.config import config_differences, resolved_yaml
 from facetask.environment import environment
-from facetask.errors import RunDirError, first_names
+from facetask.errors import FacetaskError, RunDirError, first_names
 from facetask.results import Results, read_results
 
 if TYPE_CHECKING:
@@ -26,13 +26,15 @@ class RunDir:
 
     Attributes:
         path: The folder.
+        config: The run's configuration.
     """
 
     path: Path
+    config: RunConfig
 
     @classmethod
     def open(cls, path: Path, config: RunConfig, *, force: bool = False) -> RunDir:
-        """Make the folder, or go on in one of the same configuration.
+        """Take a folder that is new, or holds a run of the same configuration; nothing is written yet.
 
         Args:
             path: The folder.
@@ -40,25 +42,43 @@ class RunDir:
             force: Go on with another configuration; stages that do not depend on the difference are reused.
 
         Raises:
-            RunDirError: If the folder cannot be written, is no run's, or belongs to another configuration.
+            RunDirError: If the folder is no run's, or holds results of another configuration.
         """
-        resolved = path / "resolved.yaml"
-        if path.is_dir() and any(path.iterdir()) and not resolved.is_file():
-            raise RunDirError(f"{path}: not empty and no run's folder (it has no resolved.yaml); name another by --out")
-        if resolved.is_file() and not force:
-            different = config_differences(_plain(resolved), config)
-            if different:
-                raise RunDirError(
-                    f"{path}: holds a run of another configuration; different: {first_names(different, 10)}; "
-                    "name another folder with --out, or go on here with --force (what does not depend on it is reused)"
-                )
+        folder = cls(path, config)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            _write(resolved, resolved_yaml(config))
-            _write(path / "environment.json", json.dumps({**environment(), "seed": config.seed}, indent=2) + "\n")
+            foreign = path.is_dir() and any(path.iterdir()) and not folder._resolved_path.is_file()
         except OSError as error:
-            raise RunDirError(f"{path}: cannot be written ({error.strerror}); name another folder with --out") from None
-        return cls(path)
+            raise RunDirError(f"{path}: cannot be read ({error.strerror}); name another folder with --out") from None
+        if foreign:
+            raise RunDirError(
+                f"{path}: not empty and no run's folder (it has no resolved.yaml); name another with --out"
+            )
+        different = [] if force else folder._differences()
+        if different:
+            raise RunDirError(
+                f"{path}: holds a run of another configuration; different: {first_names(different, 10)}; "
+                "name another folder with --out, or go on here with --force (what does not depend on it is reused)"
+            )
+        return folder
+
+    def begin(self) -> None:
+        """Make the folder and write what is known before any work; results of another configuration are dropped.
+
+        Raises:
+            RunDirError: If it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self._differences():
+                self.results_path.unlink(missing_ok=True)
+                self.report_path.unlink(missing_ok=True)
+            _write(self._resolved_path, resolved_yaml(self.config))
+            known = {**environment(), "seed": self.config.seed}
+            _write(self.path / "environment.json", json.dumps(known, indent=2) + "\n")
+        except OSError as error:
+            raise RunDirError(
+                f"{self.path}: cannot be written ({error.strerror}); name another folder with --out"
+            ) from None
 
     def finished(self, until: str) -> Results | None:
         """Return the results if the run is finished up to a stage and its products are there."""
@@ -68,7 +88,22 @@ class RunDir:
             results = read_results(self.results_path)
         except RunDirError:  # of an older format, say: compute it again from the stages
             return None
-        return results if results.finished and STAGES.index(results.stage) >= STAGES.index(until) else None
+        reached = results.finished and STAGES.index(results.stage) >= STAGES.index(until)
+        return results if reached and all(self.has_model(task.name) for task in results.tasks if task.model) else None
+
+    def _differences(self) -> list[str]:
+        """Return the keys in which the folder's configuration differs, if anything was computed with that one."""
+        if not ((self.path / "stages").is_dir() or self.results_path.is_file()):
+            return []  # a first try that failed early, on a misspelt column, say, holds nothing to protect
+        try:
+            return config_differences(_plain(self._resolved_path), self.config)
+        except FacetaskError:
+            return ["resolved.yaml (damaged)"]
+
+    @property
+    def _resolved_path(self) -> Path:
+        """Where the configuration lies, every default spelt out."""
+        return self.path / "resolved.yaml"
 
     @property
     def results_path(self) -> Path:
@@ -84,18 +119,21 @@ class RunDir:
         """Return the folder of a task's saved model."""
         return self.path / "model" / task
 
+    def has_model(self, task: str) -> bool:
+        """Return whether a task's model is saved; model.json is written last."""
+        return (self.model_path(task) / "model.json").is_file()
+
     def load_stage(self, task: str, trial: int, stage: str, depends: Dependencies) -> tuple[dict[str, Any] | None, str]:
         """Return a stage's stored record if nothing that it depends on has changed, else None and what changed."""
         path = self._stage_path(task, trial, stage)
         try:
             record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            stored = record["depends"]
+            stored, _, _ = record["depends"], record["result"], record["wall_s"]
         except FileNotFoundError:
             return None, ""
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None, f"{path.name} is damaged"
-        now = json.loads(json.dumps(depends))
-        changed = config_differences(stored, now)
+        changed = config_differences(stored, json.loads(json.dumps(depends)))
         return (None, first_names(changed)) if changed else (record, "")
 
     def save_stage(self, task: str, trial: int, stage: str, depends: Dependencies, result: Any, wall_s: float) -> None:
@@ -106,6 +144,10 @@ class RunDir:
             _write(path, json.dumps({"depends": depends, "wall_s": wall_s, "result": result}))
         except OSError as error:
             raise RunDirError(f"{path}: cannot be written ({error.strerror})") from None
+
+    def forget_stage(self, task: str, trial: int, stage: str) -> None:
+        """Drop a stage's result, because what belongs to it is gone."""
+        self._stage_path(task, trial, stage).unlink(missing_ok=True)
 
     def _stage_path(self, task: str, trial: int, stage: str) -> Path:
         """Return where a stage of one task and trial is stored."""

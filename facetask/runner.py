@@ -72,6 +72,7 @@ def run(
     folder = RunDir.open(Path(out) if out is not None else Path("runs") / name, config, force=force)
     done = None if force else folder.finished(until)
     if done is None:
+        folder.begin()
         done = _Run(config, folder, plugins, reporter, until).results()
     else:
         reporter.line(f"{folder.path}: finished already; --force looks at data and weights again")
@@ -109,6 +110,8 @@ class _Run:
                         self._stage(StageWork(materials, responses, self.config, index, trial), stage, record)
                         advance(1)
                 self.reporter.line(record.line(stage))
+                for warning in record.warnings(stage, self.config):
+                    self.reporter.warn(warning)
             wall_s["total"] = time.perf_counter() - start
             results = assemble(self.config, materials, records, self.until, wall_s, finished=stage == self.until)
             write_results(results, self.folder.results_path)
@@ -122,7 +125,9 @@ class _Run:
         depends = work.dependencies(stage)
         stored, changed = self.folder.load_stage(record.name, work.trial, stage, depends)
         model = self.folder.model_path(record.name) if work.trial == 0 and stage == self.until else None
-        if stored is not None and (stage != "finetune" or model is None or (model / "model.json").is_file()):
+        if model is not None and stage == "prune":  # the pruned network takes the place of a finetuned one
+            self.folder.forget_stage(record.name, work.trial, "finetune")
+        if stored is not None and (stage != "finetune" or model is None or self.folder.has_model(record.name)):
             outcomes.add(stage, work.decode(stage, stored["result"]), stored["wall_s"])
             if stage == "prune" and model is not None:
                 work.save_pruned(outcomes, model)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from facetask.config import can_name_a_folder
 from facetask.errors import DataError, PluginError
-from facetask.kinds import TaskKind, TaskSpec
+from facetask.kinds import KINDS, TaskKind, TaskSpec
+from facetask.records import Flip, Labels
 from facetask.results import LabelSummary
 from facetask.splits import PARTS, Split, make_split
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from facetask.config import SatelliteTask, SplitConfig
     from facetask.plugin_manager import PluginManager
-    from facetask.records import FaceData, Labels, Task
+    from facetask.records import FaceData, Task
 
 
 @dataclass(frozen=True)
@@ -155,13 +157,10 @@ def load_satellites(
 
 def _satellite(labels: Labels, choice: SatelliteTask, split: SplitConfig, data: FaceData) -> Satellite:
     """Check a plugin's labels and mask the classes that are too small to split."""
-    name = choice.label or labels.name
-    values = np.asarray(labels.values, dtype=np.float64)
-    if values.ndim != 2 or len(values) != len(data):
-        raise DataError(
-            f"task {name!r}: labels of shape {values.shape}; one row for each of {len(data)} images is needed"
-        )
-    _check_kind(labels, values, choice.name)
+    check_labels(labels, len(data), choice.name)
+    name, values = choice.label or labels.name, labels.values
+    if not can_name_a_folder(name):
+        raise DataError(f"task {choice.name!r}: its name {name!r} cannot name a folder; give it a `label:`")
     if np.isinf(values).any():
         row = int(np.argwhere(np.isinf(values))[0, 0])
         raise DataError(f"task {name!r}: the label of {data.paths[row].name} is infinite; leave it empty if unknown")
@@ -192,11 +191,29 @@ def _satellite(labels: Labels, choice: SatelliteTask, split: SplitConfig, data: 
     )
 
 
-def _check_kind(labels: Labels, values: NDArray[np.float64], plugin: str) -> None:
-    """Raise PluginError where labels are not what their kind asks for."""
+def check_labels(labels: Labels, n_images: int, plugin: str) -> None:
+    """Check that a task plugin's labels are what their kind asks for.
+
+    Raises:
+        PluginError: If they are not.
+    """
+    if not isinstance(labels, Labels):
+        raise PluginError(f"task {plugin!r}: must return Labels, found {type(labels).__name__}")
+    values: Any = labels.values
+    if not isinstance(values, np.ndarray) or values.dtype != np.float64 or values.shape[:1] != (n_images,):
+        raise PluginError(
+            f"task {plugin!r}: values must be a float64 array (n, n_outputs) with n = {n_images}, found "
+            + (f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__)
+        )
     n_names, known = len(labels.classes), values[np.isfinite(values)]
     problem = ""
-    if labels.kind == "binary" and (values.shape[1] != 1 or n_names != 2 or not np.isin(known, [0, 1]).all()):
+    if labels.kind not in KINDS:
+        problem = f"the kind is none of {', '.join(KINDS)}"
+    elif values.ndim != 2 or not values.shape[1]:
+        problem = f"values must be (n, n_outputs), found {values.shape}"
+    elif labels.flip not in get_args(Flip):
+        problem = f"flip {labels.flip!r} is none of {', '.join(get_args(Flip))}"
+    elif labels.kind == "binary" and (values.shape[1] != 1 or n_names != 2 or not np.isin(known, [0, 1]).all()):
         problem = "one column of 0 or 1 and two classes are needed"
     elif labels.kind == "nominal" and (values.shape[1] != 1 or not np.isin(known, np.arange(n_names)).all()):
         problem = f"one column of indices of its {n_names} classes is needed"

@@ -6,12 +6,15 @@ same.
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
+from threadpoolctl import threadpool_limits
 
 from facetask.errors import FacetaskError, PluginError
 from facetask.moments import Moments
@@ -20,18 +23,22 @@ from facetask.records import (
     Dataset,
     FaceData,
     Labels,
+    Need,
     Record,
     SelectionPath,
     SelectionProblem,
     Selector,
     Task,
 )
+from facetask.satellite import check_labels
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import nn
 
-NEEDS = {"moments", "responses", "weights", "gradients"}
-KINDS = {"continuous", "binary", "binned", "nominal"}
+    from facetask.surgery import ChannelGraph
+
+NEEDS = set(get_args(Need))
 
 
 def check_record(record: Record) -> None:
@@ -65,7 +72,7 @@ def check_architecture(record: Architecture, params: BaseModel | None = None) ->
     _check_form(record)
     params = _params(record, params)
     where = f"architecture {record.name!r}"
-    try:
+    with _blaming(where):
         module = record.build(params)
         preprocessing = record.preprocessing(params)
         weights = record.weights(params)
@@ -77,22 +84,33 @@ def check_architecture(record: Architecture, params: BaseModel | None = None) ->
             raise PluginError(f"{where}: weights without a licence")
         pixels = torch.from_numpy(np.stack([preprocessing.pixels(image) for image in _toy_images(2)]))
         with torch.inference_mode():
-            responses = graph.responder().eval()(preprocessing.normalise(pixels))
+            inputs = preprocessing.normalise(pixels)
+            responses = graph.responder().eval()(inputs)
         if responses.shape != (2, sum(tap.n_filters for tap in graph.taps)) or not bool(responses.isfinite().all()):
             raise PluginError(
                 f"{where}: responses of shape {tuple(responses.shape)} are not finite or of another width"
             )
         last = graph.taps[-1].name
         below = graph.cut(last)
-        keep = below.resolve({})
-        rebuilt = build_pruned(
-            ChannelGraph.trace(record.build(params).eval(), preprocessing.input_shape), last, keep, 1
-        )
-        load_state(rebuilt.backbone, below.prune({}).state_dict(), f"{where}, rebuilt")
-    except PluginError:
-        raise
-    except FacetaskError as error:
-        raise PluginError(f"{where}: {error}") from error
+        keep = below.resolve(_every_second_component(below))
+        again = ChannelGraph.trace(record.build(params).eval(), preprocessing.input_shape)
+        rebuilt = build_pruned(again, last, keep, 1)
+        load_state(rebuilt.backbone, below.prune(keep).state_dict(), f"{where}, pruned to half and built again")
+        with torch.inference_mode():
+            expected = below.masked(keep)(inputs)[:, keep[last]]
+            found = rebuilt.backbone.eval()(inputs)
+        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+            raise PluginError(f"{where}: pruned to half of its filters, it differs from itself with the others masked")
+
+
+def _every_second_component(graph: ChannelGraph) -> dict[str, NDArray[np.intp]]:
+    """Return keep sets that halve every coupled group, except where that would leave a tap with nothing."""
+    keep: dict[str, NDArray[np.intp]] = {}
+    for group in graph.groups:
+        kept = (np.arange(group.n_components) % 2 == 0) | group.fixed
+        if all(kept[component].any() for component in group.component.values()):
+            keep |= {tap: np.flatnonzero(kept[component]) for tap, component in group.component.items()}
+    return keep
 
 
 def check_task(record: Task, data: FaceData, params: BaseModel | None = None) -> Labels:
@@ -102,28 +120,14 @@ def check_task(record: Task, data: FaceData, params: BaseModel | None = None) ->
         PluginError: If the contract is broken.
     """
     _check_form(record)
-    labels = record.labels(data, _params(record, params))
     where = f"task {record.name!r}"
-    if not isinstance(labels, Labels):
-        raise PluginError(f"{where}: must return Labels, found {type(labels).__name__}")
-    if labels.kind not in KINDS:
-        raise PluginError(f"{where}: kind {labels.kind!r} is none of {', '.join(sorted(KINDS))}")
-    values = labels.values
-    if values.dtype != np.float64 or values.ndim != 2 or len(values) != len(data):
-        raise PluginError(
-            f"{where}: values must be float64 (n, n_outputs) with n = {len(data)}, found {values.dtype} {values.shape}"
-        )
-    if np.isinf(values).any():
-        raise PluginError(f"{where}: values must be finite, or NaN where missing")
-    known = values[np.isfinite(values).all(axis=1)]
-    if labels.kind == "binary" and (not set(np.unique(known)) <= {0.0, 1.0} or len(labels.classes) != 2):
-        raise PluginError(f"{where}: binary values must be 0 or 1, with two names in classes")
-    if labels.kind == "nominal" and not set(np.unique(known)) <= set(range(len(labels.classes))):
-        raise PluginError(f"{where}: nominal values must be indices of classes")
-    if labels.kind == "binned":
-        bins = int(np.prod([len(edges) + 1 for edges in labels.edges])) if labels.edges else 0
-        if len(labels.edges) != values.shape[1] or bins != len(labels.classes):
-            raise PluginError(f"{where}: binned labels need edges for each output and a name for each bin")
+    with _blaming(where):
+        labels, again = (record.labels(data, _params(record, params)) for _ in range(2))
+        check_labels(labels, len(data), record.name)
+        if np.isinf(labels.values).any():
+            raise PluginError(f"{where}: values must be finite, or NaN where missing")
+        if not np.array_equal(labels.values, again.values, equal_nan=True):
+            raise PluginError(f"{where}: asked twice, it gives other labels")
     return labels
 
 
@@ -135,8 +139,9 @@ def check_dataset(record: Dataset, params: BaseModel | None = None) -> FaceData:
     """
     _check_form(record)
     params = _params(record, params)
-    data, again = record.load(params), record.load(params)
     where = f"dataset {record.name!r}"
+    with _blaming(where):
+        data, again = record.load(params), record.load(params)
     if not isinstance(data, FaceData):
         raise PluginError(f"{where}: must return FaceData, found {type(data).__name__}")
     if data.paths != again.paths:
@@ -159,24 +164,45 @@ def check_selector(record: Selector, params: BaseModel | None = None) -> Selecti
     """
     _check_form(record)
     params = _params(record, params)
+    where = f"selector {record.name!r}"
     path = SelectionPath(supports=())
-    for problem in toy_problems():
-        where = f"selector {record.name!r}"
-        try:
-            path = record.select(problem, params)
-        except FacetaskError as error:
-            raise PluginError(f"{where}: {error}") from error
+    for problem in (_as_needed(problem, record) for problem in toy_problems()):
+        with _blaming(where), threadpool_limits(1, user_api="blas"):  # as in a run
+            path, again = record.select(problem, params), record.select(problem, params)
         if not isinstance(path, SelectionPath):
             raise PluginError(f"{where}: must return a SelectionPath, found {type(path).__name__}")
         if not path.supports:
             raise PluginError(f"{where}: its path is empty")
         for support in path.supports:
-            array = np.asarray(support)
-            if not len(array) or (np.diff(array) <= 0).any() or array[0] < 0 or array[-1] >= problem.n_components:
-                raise PluginError(f"{where}: a support must be sorted, unique, not empty and in range, found {array}")
+            if not _is_support(support, problem.n_components):
+                raise PluginError(
+                    f"{where}: a support must be a one-dimensional integer array, sorted, unique, not empty and "
+                    f"within 0 … {problem.n_components - 1}, found {support!r}"
+                )
         if path.strengths is not None and len(path.strengths) != len(path.supports):
             raise PluginError(f"{where}: {len(path.strengths)} strengths for {len(path.supports)} supports")
+        if [support.tolist() for support in path.supports] != [support.tolist() for support in again.supports]:
+            raise PluginError(f"{where}: asked twice, it gives another path; draw random numbers from problem.seed")
     return path
+
+
+def _as_needed(problem: SelectionProblem, record: Selector) -> SelectionProblem:
+    """Return a problem without what the selector does not say it needs, as in a run."""
+    needs = record.needs
+    return replace(
+        problem,
+        responses=problem.responses if "responses" in needs else None,
+        targets=problem.targets if "responses" in needs else None,
+        weights=problem.weights if "weights" in needs else None,
+        gradients=problem.gradients if "gradients" in needs else None,
+    )
+
+
+def _is_support(support: Any, n_components: int) -> bool:
+    """Return whether something is a valid support."""
+    if not (isinstance(support, np.ndarray) and support.ndim == 1 and np.issubdtype(support.dtype, np.integer)):
+        return False
+    return len(support) > 0 and bool((np.diff(support) > 0).all()) and 0 <= support[0] <= support[-1] < n_components
 
 
 def toy_problems(n: int = 80, n_columns: int = 12, seed: int = 0) -> tuple[SelectionProblem, ...]:
@@ -282,8 +308,23 @@ def _check_form(record: Record) -> None:
         if record.scope not in ("group", "all"):
             raise PluginError(f"{where}: scope {record.scope!r} is neither 'group' nor 'all'")
     defaults = _defaults(record.params)
-    if defaults is not None and pickle.loads(pickle.dumps(defaults)) != defaults:
-        raise PluginError(f"{where}: its params do not survive a copy to another process")
+    if defaults is not None:
+        with _blaming(where):
+            if record.params.model_validate_json(defaults.model_dump_json()) != defaults:
+                raise PluginError(f"{where}: its params do not survive being written to a file and read again")
+
+
+@contextmanager
+def _blaming(where: str) -> Iterator[None]:
+    """Turn whatever a plugin raises into an error that names it."""
+    try:
+        yield
+    except PluginError:
+        raise
+    except FacetaskError as error:
+        raise PluginError(f"{where}: {error}") from error
+    except Exception as error:
+        raise PluginError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def _defaults(model: type[BaseModel]) -> BaseModel | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from toy_runs import Finished, Toy, make_toy
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,3 +26,16 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real images in {root}; set FACETASK_DATA to a folder that holds them")
     return root
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """A toy run's ingredients: a tiny network and 60 images."""
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def finished(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The toy run, finished once for all tests."""
+    path = tmp_path_factory.mktemp("runs") / "toy"
+    return Finished(path, *toy.run(path))

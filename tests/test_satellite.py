@@ -150,7 +150,7 @@ def test_counts_of_classes_and_bins(labels: Labels, counts: dict[str, int]) -> N
 
 
 def test_wrong_labels_are_refused() -> None:
-    with pytest.raises(DataError, match=r"'age': labels of shape \(23, 1\); one row for each of 24 images"):
+    with pytest.raises(PluginError, match=r"with n = 24, found float64 \(23, 1\)"):
         load(continuous(np.arange(23.0)), data=faces(24))
     with pytest.raises(DataError, match=r"'age': the label of 005.jpg is infinite"):
         load(continuous([0.0, 1, 2, 3, 4, np.inf]))

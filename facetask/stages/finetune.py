@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facetask.errors import DataError
 from facetask.kinds import spread
 from facetask.metrics import scaled_rmse
 
@@ -94,7 +93,7 @@ def finetune(
         start: The head from which training starts; by default the network's own, which is epoch 0 in any case.
 
     Raises:
-        DataError: If the loss does not fit the task's kind.
+        ConfigError: If the loss does not fit the task's kind.
     """
     kind, targets = task.kind, task.targets
     scale = kind.scale(targets[split.train])
@@ -151,11 +150,7 @@ class _Trainer:
         seed: int,
         advance: Advance,
     ) -> None:
-        self._loss = settings.loss if settings.loss != "auto" else task.kind.loss
-        if (self._loss == "cross-entropy") != (task.spec.kind == "nominal"):
-            raise DataError(
-                f"finetune.loss: {self._loss!r} does not fit the {task.spec.kind} task {task.spec.name!r}; use auto"
-            )
+        self._loss = task.kind.choose_loss(settings.loss)
         self._network, self._loader, self._advance = network, loader, advance
         self._rows, self._targets, self._batch_size = split.train, task.targets, settings.batch_size
         train = self._targets[split.train]

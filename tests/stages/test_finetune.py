@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from facetask import DataError, FaceData, Preprocessing
+from facetask import ConfigError, FaceData, Preprocessing
 from facetask.config import FinetuneConfig
 from facetask.data import scan_images
 from facetask.loader import ImageLoader
@@ -330,7 +330,7 @@ def test_a_loss_that_does_not_fit_the_kind_is_refused(
     values = np.arange(96.0)[:, None] % 2
     classes = () if kind == "continuous" else ("a", "b")
     network, settings = task_network(2 if kind == "nominal" else 1), FinetuneConfig(loss=loss)
-    with pytest.raises(DataError, match=f"finetune.loss: '{loss}' does not fit the {kind} task 'task'; use auto"):
+    with pytest.raises(ConfigError, match=f"finetune.loss: '{loss}' does not fit the {kind} task 'task'; use auto"):
         finetune(network, make_task(values, kind, classes=classes), halves(96), settings, bar_loader, 0)
 
 

@@ -1,0 +1,78 @@
+"""Base networks: weights that fit, and fingerprints that change when the responses may."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy_runs import Toy
+
+from facetask import Params, PluginError, Preprocessing, WeightsError
+from facetask.network import BaseNetwork, load_network, load_state
+
+
+@pytest.fixture(scope="module")
+def network(toy: Toy) -> BaseNetwork:
+    return load_network("tiny", Params(), toy.plugins)
+
+
+def test_the_weights_are_the_plugins(network: BaseNetwork, toy: Toy) -> None:
+    record: Any = toy.plugins.find("architecture", "tiny")
+    state = record.weights(Params()).state
+    built = record.build(Params()).state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in network.module.state_dict().items())
+    assert not torch.equal(built["0.weight"], state["0.weight"])  # else the line above could not fail
+    assert not network.module.training
+    assert (network.licence, network.source) == ("CC0-1.0", "chance")
+
+
+def test_an_unknown_architecture(toy: Toy) -> None:
+    with pytest.raises(PluginError, match="unknown architecture 'tinny'; did you mean 'tiny'"):
+        load_network("tinny", Params(), toy.plugins)
+
+
+def test_fingerprints(network: BaseNetwork, toy: Toy) -> None:
+    same = load_network("tiny", Params(), toy.plugins)
+    assert same.fingerprint() == network.fingerprint()
+    other = Preprocessing(size=(32, 32), colour="bgr", mean=(127.5,) * 3, std=(127.5,) * 3)
+    revised = replace(network.architecture, revision="2")
+    with torch.no_grad():
+        same.module.get_parameter("2.conv.weight")[0, 0, 0, 0] += 1
+    prints = [
+        found.fingerprint()
+        for found in (network, same, replace(network, preprocessing=other), replace(network, architecture=revised))
+    ]
+    assert len(set(prints)) == 4
+
+
+def test_filter_weights_are_rows(network: BaseNetwork) -> None:
+    weights = network.filter_weights()
+    assert {tap: rows.shape for tap, rows in weights.items()} == {"0": (8, 27), "2.conv": (8, 72), "3": (16, 72)}
+    filters = network.module.get_parameter("0.weight").detach().double().numpy()
+    assert np.array_equal(weights["0"][5], filters[5].ravel())
+
+
+def test_filters_of_max_feature_maps_lie_side_by_side(network: BaseNetwork) -> None:
+    tap = replace(network.graph.taps[0], n_filters=4)  # of eight channels, channel i competes with channel i + 4
+    halved = replace(network, graph=type("Graph", (), {"taps": (tap,)})())  # type: ignore[arg-type]
+    filters = network.module.get_parameter("0.weight").detach().double().numpy()
+    expected = [np.concatenate([filters[i].ravel(), filters[i + 4].ravel()]) for i in range(4)]
+    assert np.array_equal(halved.filter_weights()["0"], np.array(expected))
+
+
+def test_weights_that_do_not_fit_are_told_key_by_key() -> None:
+    module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    state = {**before, "0.weight": torch.zeros(3, 9), "1.wieght": torch.zeros(1)}
+    del state["1.weight"]
+    with pytest.raises(WeightsError) as caught:
+        load_state(module, state, "face.dat")
+    assert str(caught.value) == (
+        "face.dat: does not fit the network: 1 keys are missing: 1.weight; 1 keys are unknown: 1.wieght; did you mean "
+        "'1.weight'?; 1 keys are of another shape: 0.weight has shape (3, 9) instead of (3, 2)"
+    )
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
