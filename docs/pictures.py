@@ -3,11 +3,10 @@
 import sys
 from pathlib import Path
 
-from facetask.report import characteristic_curves, layer_accuracy, write_png
+from facetask.report import characteristic_curves, write_png
 from facetask.results import read_results
 
 folder = Path(__file__).parent / "images"
 folder.mkdir(exist_ok=True)
 task = read_results(Path(sys.argv[1]) / "results.json").tasks[0]
 write_png(characteristic_curves(task), folder / f"{task.name}_curves.png")
-write_png(layer_accuracy(task), folder / f"{task.name}_layers.png")
