@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Index = NDArray[np.intp]
 
-MAX_ROUNDS = 100
+MAX_ROUNDS = 2000
 CONJUGATE_STEPS = 60
 NEWTON_ACCURACY = 0.1
 JITTER = 1e-8

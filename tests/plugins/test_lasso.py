@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.linear_model import Lasso, MultiTaskLasso, lars_path_gram
@@ -99,13 +99,14 @@ def test_orthogonal_responses_have_a_closed_form() -> None:
         assert support.tolist() == np.flatnonzero(size > strength * 4 * (1 + 1e-3)).tolist()
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
-    n=st.sampled_from([60, 400]),  # below as many images as columns it may stop short, and its note says by how much
+    n=st.sampled_from([8, 25, 400]),
     m=st.integers(1, 4),
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=10),
 )
+@example(seed=190, n=8, m=1, sizes=[2, 4, 2, 1, 1, 2, 2, 2, 4, 4])
 def test_the_group_solver_meets_the_optimality_conditions(seed: int, n: int, m: int, sizes: list[int]) -> None:
     x, y = data(n, sum(sizes), m, seed)
     live = x.std(axis=0) > 0
