@@ -52,7 +52,7 @@ def assemble(
         seed=config.seed,
         trials=config.trials,
         base_network=shape.NetworkSummary(
-            plugin=config.base_network.name,
+            plugin=network.architecture.name,
             n_taps=len(network.graph.taps),
             n_filters=sum(tap.n_filters for tap in network.graph.taps),
             weights_source=network.source,

@@ -1,7 +1,7 @@
 """Saved models: ``model.safetensors`` and ``model.json``, nothing pickled.
 
-``model.json`` names the architecture plugin, its params, the cut and the keep sets; the network is rebuilt from them
-and filled from ``model.safetensors``. The base network's weights are not needed again.
+``model.json`` names the architecture plugin, its params and every round of pruning, a cut and keep sets each; the
+network is rebuilt from them and filled from ``model.safetensors``. The base network's weights are not needed again.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from facetask.errors import CheckpointError, FacetaskError, RunDirError, WeightsError
 from facetask.kinds import Decision, TaskSpec
+from facetask.network import BaseNetwork, Round, following, load_state, trace_architecture
 from facetask.preprocessing import Preprocessing
 from facetask.records import Flip, Kind
 from facetask.stages.prune import build_pruned
-from facetask.surgery import ChannelGraph
 
 if TYPE_CHECKING:
-    from facetask.network import BaseNetwork
     from facetask.plugin_manager import PluginManager
     from facetask.records import Architecture
-    from facetask.stages.prune import KeepSets
+    from facetask.surgery import ChannelGraph
     from facetask.task_network import TaskNetwork
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
@@ -56,14 +55,22 @@ class _Task(_Base):
     flip: Flip
 
 
+class _Round(_Base):
+    cut: str
+    keep: dict[str, list[int]]
+
+    def decoded(self) -> Round:
+        """Return the round with its keep sets as arrays."""
+        return Round(self.cut, {tap: np.array(kept, dtype=np.intp) for tap, kept in self.keep.items()})
+
+
 class ModelDescription(_Base):
     """The contents of ``model.json``."""
 
     format_version: int
     facetask_version: str
     architecture: _Architecture
-    cut: str
-    keep: dict[str, list[int]]
+    rounds: Annotated[list[_Round], Field(min_length=1)]
     n_outputs: PositiveInt
     preprocessing: dict[str, Any]
     task: _Task
@@ -125,15 +132,24 @@ def save_model(
     folder: Path,
     network: TaskNetwork,
     base: BaseNetwork,
+    last: Round,
     *,
-    cut: str,
-    keep: KeepSets,
     task: TaskSpec,
     decision: Decision,
     labels_licence: str,
     metrics: dict[str, float | None],
 ) -> None:
     """Write a network and its description into a folder, each file whole or not at all; the description comes last.
+
+    Args:
+        folder: Where to write.
+        network: The pruned network, perhaps finetuned.
+        base: What it was pruned from.
+        last: The round of pruning that made it.
+        task: What it predicts.
+        decision: What was learned on validation for its outputs.
+        labels_licence: The labels' licence.
+        metrics: Test metrics.
 
     Raises:
         RunDirError: If they cannot be written.
@@ -149,10 +165,12 @@ def save_model(
         architecture=_Architecture(
             name=base.architecture.name,
             revision=base.architecture.revision,
-            params=base.params.model_dump(mode="json"),
+            params=base.architecture.portable(base.params).model_dump(mode="json"),
         ),
-        cut=cut,
-        keep={tap: kept.tolist() for tap, kept in keep.items()},
+        rounds=[
+            _Round(cut=done.cut, keep={tap: kept.tolist() for tap, kept in done.keep.items()})
+            for done in (*base.rounds, last)
+        ],
         n_outputs=network.head.out_features,
         preprocessing=base.preprocessing.to_json(),
         task=_Task(**asdict(task)),
@@ -187,13 +205,56 @@ def load_model(folder: str | os.PathLike[str], plugins: PluginManager | None = N
         CheckpointError: If a file is missing, damaged, of another format version or does not fit.
         PluginError: If the architecture's plugin is not there.
     """
+    description, architecture, state = _read(Path(folder), plugins)
+    try:
+        graph = _before_last_round(description, architecture)
+        last = description.rounds[-1].decoded()
+        model = FaceModel(build_pruned(graph, last.cut, last.keep, description.n_outputs), description)
+    except (FacetaskError, ValueError, TypeError, LookupError) as error:
+        raise _misfit(Path(folder), description, error) from error
+    _fill(model.network, state, Path(folder))
+    return model.eval()
+
+
+def load_base(folder: str | os.PathLike[str], plugins: PluginManager | None = None) -> BaseNetwork:
+    """Return a saved model's network, without its head, to be pruned further.
+
+    Raises:
+        CheckpointError: As :func:`load_model`.
+        PluginError: If the architecture's plugin is not there.
+    """
+    folder = Path(folder)
+    description, architecture, state = _read(folder, plugins)
+    try:
+        rounds = tuple(done.decoded() for done in description.rounds)
+        graph = _before_last_round(description, architecture).cut(rounds[-1].cut).pruned(rounds[-1].keep)
+        params = _params(description, architecture)
+        follows = following(architecture, params, graph, rounds)
+    except (FacetaskError, ValueError, TypeError, LookupError) as error:
+        raise _misfit(folder, description, error) from error
+    module = graph.module()
+    backbone = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    _fill(module, backbone, folder)
+    return BaseNetwork(
+        architecture=architecture,
+        params=params,
+        module=module,
+        graph=graph,
+        preprocessing=Preprocessing.from_json(description.preprocessing),
+        licence=description.weights_licence,
+        source=description.weights_source,
+        follows=follows,
+        rounds=rounds,
+    )
+
+
+def _read(folder: Path, plugins: PluginManager | None) -> tuple[ModelDescription, Architecture, dict[str, Tensor]]:
+    """Return a saved model's description, the record of its architecture and its tensors."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from facetask.network import load_state
     from facetask.plugin_manager import default_manager
 
-    folder = Path(folder)
     description = _read_description(folder / DESCRIPTION)
     saved = description.architecture
     architecture: Architecture = (plugins or default_manager()).find("architecture", saved.name)  # type: ignore[assignment]
@@ -202,29 +263,38 @@ def load_model(folder: str | os.PathLike[str], plugins: PluginManager | None = N
             f"{folder / DESCRIPTION}: made with revision {saved.revision!r} of {saved.name!r}; this is revision "
             f"{architecture.revision!r}, which gives other numbers; run it again"
         )
-    path = folder / WEIGHTS
     try:
-        state = load_file(path)
+        return description, architecture, load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
+        raise CheckpointError(f"{folder / WEIGHTS}: not a safetensors file ({error})") from None
+
+
+def _before_last_round(description: ModelDescription, architecture: Architecture) -> ChannelGraph:
+    """Return the graph that the last round of pruning started from, without its weights."""
+    params = _params(description, architecture)
+    preprocessing = Preprocessing.from_json(description.preprocessing)
+    graph = trace_architecture(architecture, params, architecture.build(params), preprocessing)
+    for done in description.rounds[:-1]:
+        graph = graph.cut(done.cut).pruned(done.decoded().keep)
+    return graph
+
+
+def _params(description: ModelDescription, architecture: Architecture) -> BaseModel:
+    """Return the architecture's params."""
+    return architecture.params.model_validate_json(json.dumps(description.architecture.params))
+
+
+def _misfit(folder: Path, description: ModelDescription, error: Exception) -> CheckpointError:
+    """Return the error for a description that the architecture cannot be pruned by."""
+    return CheckpointError(f"{folder / DESCRIPTION}: does not fit {description.architecture.name!r} ({error})")
+
+
+def _fill(module: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+    """Load saved tensors into a network."""
     try:
-        model = FaceModel(_rebuilt(description, architecture), description)
-    except (FacetaskError, ValueError, TypeError, LookupError) as error:
-        raise CheckpointError(f"{folder / DESCRIPTION}: does not fit {saved.name!r} ({error})") from error
-    try:
-        load_state(model.network, state, str(path))
+        load_state(module, state, str(folder / WEIGHTS))
     except WeightsError as error:
         raise CheckpointError(str(error)) from None
-    return model.eval()
-
-
-def _rebuilt(description: ModelDescription, architecture: Architecture) -> TaskNetwork:
-    """Return the network that a description tells of, without its weights."""
-    params = architecture.params.model_validate_json(json.dumps(description.architecture.params))
-    shape = Preprocessing.from_json(description.preprocessing).input_shape
-    graph = ChannelGraph.trace(architecture.build(params).eval(), shape)
-    keep = {tap: np.array(kept, dtype=np.intp) for tap, kept in description.keep.items()}
-    return build_pruned(graph, description.cut, keep, description.n_outputs)
 
 
 def _read_description(path: Path) -> ModelDescription:

@@ -23,6 +23,7 @@ from pydantic import (
     SerializeAsAny,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 
 from facetask.errors import PluginError, did_you_mean
@@ -80,14 +81,36 @@ class PluginChoice(_Section):
     params: SerializeAsAny[BaseModel] = _NoParams()
 
 
+class BaseNetworkConfig(_Section):
+    """The base network: an architecture plugin and its params, or a model that an earlier run saved.
+
+    Attributes:
+        model: The saved model's folder, instead of a name: its pruned network is pruned further.
+    """
+
+    name: str | None = None
+    params: SerializeAsAny[BaseModel] = _NoParams()
+    model: ConfigPath | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> BaseNetworkConfig:
+        if (self.name is None) == (self.model is None):
+            raise ValueError(
+                "expected a mapping such as {name: …, params: {…}}, or {model: FOLDER} for a saved model to start from"
+            )
+        return self
+
+
 class DataConfig(PluginChoice):
     """The dataset.
 
     Attributes:
         max_bad_share: Share of unreadable images above which the run stops.
+        crop: Share of its width and height that every image loses on each side, where faces are framed loosely.
     """
 
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    crop: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
 
 
 def _sum_to_one(fractions: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -155,12 +178,16 @@ class PruneConfig(_Section):
     Attributes:
         threshold: Knee threshold, as a fraction of a curve's RMSE range.
         cut: ``best``, a tap's name, or the lowest tap that is nearly as good as the best.
-        couple: How the keep set of coupled taps is found: by one curve for the group, or from one for each tap.
+        couple: How the keep set of coupled taps is found: by one curve for the group, or from one for each tap
+            (``union``, ``intersection``). ``free`` is ``group``, but taps that would keep the same indices as the one
+            before them, by their architecture's rule, get a curve of their own.
+        round_to: Kept widths are rounded to the nearest multiple of this, which many processors compute faster.
     """
 
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.01
     cut: Annotated[str, Field(min_length=1)] | CutWithin = "best"
-    couple: Literal["group", "union", "intersection"] = "group"
+    couple: Literal["group", "union", "intersection", "free"] = "group"
+    round_to: Annotated[int, Field(ge=1)] = 1
 
 
 _LEARNING_RATES = {"scaled-adamw": 1e-2, "adamw": 1.5e-4, "sgd": 1e-3}
@@ -226,7 +253,7 @@ class RunConfig(_Section):
         seed: Seed of the first.
     """
 
-    base_network: PluginChoice
+    base_network: BaseNetworkConfig
     data: DataConfig
     satellite_tasks: Annotated[tuple[SatelliteTask, ...], Field(min_length=1)]
     selector: PluginChoice = PluginChoice(name=_DEFAULT_SELECTOR)
@@ -292,7 +319,7 @@ def _validated(document: Document, base: Path, plugins: PluginLookup | None) -> 
         if found is not None:
             params[path] = found
     try:
-        config = RunConfig.model_validate_json(json.dumps(structure))
+        config = RunConfig.model_validate_json(json.dumps(structure), context={"base": base})
     except ValidationError as error:
         problems += _problems(error, RunConfig, structure, ())
     document.raise_problems(problems)
@@ -313,7 +340,7 @@ def _choices(structure: Any) -> Iterator[tuple[str, KeyPath, dict[str, Any]]]:
         ),
         ("selector", ("selector",), structure.get("selector")),
     ]
-    yield from (place for place in places if isinstance(place[2], dict))
+    yield from (place for place in places if isinstance(place[2], dict) and place[2].get("model") is None)
 
 
 def _plugin_params(
@@ -356,6 +383,7 @@ def _completed(config: RunConfig, params: Mapping[KeyPath, BaseModel]) -> RunCon
     choices = {
         name: getattr(config, name).model_copy(update={"params": params[name,]})
         for name in ("base_network", "data", "selector")
+        if (name,) in params
     }
     return config.model_copy(update={**choices, "satellite_tasks": tuple(tasks)})
 
@@ -387,7 +415,7 @@ _EXPECTED = {
     "too_short": "a list of at least {min_length}",
     "tuple_type": "a list",
 }
-_NAMED = {model.__name__ for model in (PluginChoice, DataConfig, SatelliteTask)}
+_NAMED = {model.__name__ for model in (BaseNetworkConfig, PluginChoice, DataConfig, SatelliteTask)}
 
 
 def _problems(error: ValidationError, model: type[BaseModel], data: Any, prefix: KeyPath) -> list[Problem]:

@@ -1,26 +1,41 @@
-"""A base network, ready to use: built, its weights loaded, traced by the surgery engine."""
+"""A base network, ready to use: built, its weights loaded, traced by the surgery engine.
+
+It may have been pruned before: then it is what its rounds left of the architecture's network.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facetask.errors import WeightsError, did_you_mean, first_names
+from facetask.errors import PluginError, SurgeryError, WeightsError, did_you_mean, first_names
 from facetask.surgery import ChannelGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from facetask.plugin_manager import PluginManager
     from facetask.preprocessing import Preprocessing
     from facetask.records import Architecture
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of pruning.
+
+    Attributes:
+        cut: The tap above which everything was removed.
+        keep: Keep set of each tap up to the cut, in the numbering of the network before the round.
+    """
+
+    cut: str
+    keep: Mapping[str, NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ class BaseNetwork:
         preprocessing: What it expects of an image.
         licence: The weights' licence.
         source: Where the weights come from.
+        follows: For each tap that keeps the same indices as another, that other tap.
+        rounds: The rounds of pruning that made it out of the architecture's network.
     """
 
     architecture: Architecture
@@ -44,6 +61,8 @@ class BaseNetwork:
     preprocessing: Preprocessing
     licence: str
     source: str
+    follows: Mapping[str, str] = field(default_factory=dict)
+    rounds: tuple[Round, ...] = ()
 
     def fingerprint(self) -> str:
         """Return a digest of everything that the responses depend on besides the images."""
@@ -54,7 +73,7 @@ class BaseNetwork:
         """Return each tap's filters, ``(n_filters, n_weights)``; where a filter has several (MFM's), side by side."""
         weights = {}
         for tap in self.graph.taps:
-            weight = self.module.get_submodule(tap.name).get_parameter("weight").detach().double().cpu()
+            weight = self.module.get_submodule(tap.convolution).get_parameter("weight").detach().double().cpu()
             rows = weight.flatten(1).numpy()
             weights[tap.name] = np.concatenate(np.split(rows, len(rows) // tap.n_filters), axis=1)
         return weights
@@ -72,17 +91,63 @@ def load_network(name: str, params: Any, plugins: PluginManager) -> BaseNetwork:
     module = architecture.build(params)
     weights = architecture.weights(params)
     load_state(module, weights.state, weights.source)
-    module.eval()
     preprocessing = architecture.preprocessing(params)
+    graph = trace_architecture(architecture, params, module, preprocessing)
     return BaseNetwork(
         architecture=architecture,
         params=params,
         module=module,
-        graph=ChannelGraph.trace(module, preprocessing.input_shape),
+        graph=graph,
         preprocessing=preprocessing,
         licence=weights.licence,
         source=weights.source,
+        follows=following(architecture, params, graph),
     )
+
+
+def trace_architecture(
+    architecture: Architecture, params: Any, module: nn.Module, preprocessing: Preprocessing
+) -> ChannelGraph:
+    """Return the channel graph of an architecture's module, its taps as the architecture wants them.
+
+    Raises:
+        SurgeryError: If the module cannot be traced, or has no tap.
+    """
+    graph = ChannelGraph.trace(module.eval(), preprocessing.input_shape, architecture.taps(params))
+    if not graph.taps:
+        raise SurgeryError(f"{architecture.name}: no tap found; a base network needs convolutions over the image")
+    return graph
+
+
+def following(
+    architecture: Architecture, params: Any, graph: ChannelGraph, rounds: Sequence[Round] = ()
+) -> dict[str, str]:
+    """Return which taps keep the same indices as another, as the architecture says, by their names.
+
+    Where an earlier round let a tap keep other indices than the one that it follows, it follows no more.
+
+    Raises:
+        PluginError: If the architecture names taps that do not exist or are not equally wide.
+    """
+    widths = {tap.name: tap.n_filters for tap in graph.taps}
+    known: dict[str, str] = {}
+    for tap, leader in architecture.follows(params).items():
+        if any(not np.array_equal(done.keep.get(tap, ()), done.keep.get(leader, ())) for done in rounds):
+            continue
+        if rounds and not {tap, leader} <= widths.keys():
+            continue  # cut away
+        for name in (tap, leader):
+            if name not in widths:
+                raise PluginError(
+                    f"architecture {architecture.name!r}: follows: no tap {name!r}{did_you_mean(name, widths)}"
+                )
+        if widths[tap] != widths[leader]:
+            raise PluginError(
+                f"architecture {architecture.name!r}: follows: {tap!r} has {widths[tap]} filters, {leader!r} "
+                f"{widths[leader]}; they cannot keep the same indices"
+            )
+        known[tap] = leader
+    return known
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from facetask.checkpoint import load_base
 from facetask.data import Images, scan_images
 from facetask.errors import ConfigError, first_names
 from facetask.loader import ImageLoader
@@ -49,7 +50,7 @@ def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Ma
     """
     device = set_up_compute(config.compute)
     selector: Selector = plugins.find("selector", config.selector.name)  # type: ignore[assignment]
-    network = load_network(config.base_network.name, config.base_network.params, plugins)
+    network = _network(config, plugins)
     if isinstance(config.prune.cut, str) and config.prune.cut != "best":
         network.graph.tap(config.prune.cut)
     for frozen in network.graph.frozen:
@@ -77,6 +78,17 @@ def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Ma
             task.kind.choose_loss(config.finetune.loss)
     loader = ImageLoader(images, network.preprocessing, device, config.compute.batch_size, config.compute.workers)
     return Materials(network, images, tasks, selector, cache, loader)
+
+
+def _network(config: RunConfig, plugins: PluginManager) -> BaseNetwork:
+    """Return the base network: an architecture's, or a model that an earlier run saved."""
+    base = config.base_network
+    if base.model is not None:
+        network = load_base(base.model, plugins)
+    else:
+        assert base.name is not None
+        network = load_network(base.name, base.params, plugins)
+    return replace(network, preprocessing=replace(network.preprocessing, crop=config.data.crop))
 
 
 def respond(materials: Materials, reporter: Reporter) -> Responses:

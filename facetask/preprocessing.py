@@ -23,8 +23,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 class Preprocessing:
     """What is done to an image before the base network sees it.
 
-    The image is resized to ``resize`` (or straight to ``size``), centre-cropped to ``size`` and normalised as
-    ``(pixel - mean) / std`` with pixels in 0–255.
+    The image loses ``crop`` of each side, is resized to ``resize`` (or straight to ``size``), centre-cropped to
+    ``size`` and normalised as ``(pixel - mean) / std`` with pixels in 0–255.
 
     Attributes:
         size: Height and width of the network's input, in pixels.
@@ -33,6 +33,9 @@ class Preprocessing:
         std: Divides each channel, in pixel values 0–255.
         resize: Height and width before the centre crop; ``None`` means ``size``.
         interpolation: How the image is resized.
+        keep_aspect: Whether an image that is not square keeps its shape: then its smaller side is resized to the
+            smaller of ``resize``, and the centre crop takes the rest away. Otherwise both sides are resized.
+        crop: Share of its width and height that an image loses on each side before all else.
     """
 
     size: tuple[int, int]
@@ -41,6 +44,8 @@ class Preprocessing:
     std: tuple[float, ...]
     resize: tuple[int, int] | None = None
     interpolation: Interpolation = "bilinear"
+    keep_aspect: bool = False
+    crop: float = 0.0
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -63,7 +68,11 @@ class Preprocessing:
         import PIL.Image
 
         image = _eight_bits(image).convert("L" if self.colour == "grey" else "RGB")
+        image = _without_margin(image, self.crop)
         height, width = self.resize or self.size
+        if self.keep_aspect:
+            scale = max(height / image.height, width / image.width)
+            height, width = max(height, round(image.height * scale)), max(width, round(image.width * scale))
         if image.size != (width, height):
             image = image.resize((width, height), PIL.Image.Resampling[self.interpolation.upper()], reducing_gap=3.0)
         top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
@@ -99,6 +108,12 @@ class Preprocessing:
             return cls(**values)
         except TypeError as error:
             raise CheckpointError(f"preprocessing: {error}") from None
+
+
+def _without_margin(image: Image.Image, share: float) -> Image.Image:
+    """Return an image without a share of its width and height on each side."""
+    left, top = round(image.width * share), round(image.height * share)
+    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

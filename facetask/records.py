@@ -5,7 +5,7 @@ This module imports neither torch nor pydantic models of its own, so that listin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,6 +60,11 @@ class Architecture:
         weights: Returns the pretrained weights for given params.
         preprocessing: Returns what the network expects of an image.
         params: The params model.
+        taps: Returns the names of the modules whose outputs are the taps, or None: then surgery finds them by rule.
+        follows: Returns, for each tap that keeps the same indices as another instead of a curve of its own, that
+            other tap's name; ``couple: free`` in the configuration lets such taps go.
+        portable: Returns params that build the same structure without any file of this machine; they are saved with a
+            pruned network. By default the params themselves.
         revision: Changes whenever the same params give other numbers; cached responses depend on it.
     """
 
@@ -68,6 +73,9 @@ class Architecture:
     weights: Callable[[Any], Weights]
     preprocessing: Callable[[Any], Preprocessing]
     params: type[BaseModel] = Params
+    taps: Callable[[Any], Sequence[str] | None] = lambda params: None
+    follows: Callable[[Any], Mapping[str, str]] = lambda params: {}
+    portable: Callable[[Any], Any] = lambda params: params
     revision: str = "1"
 
 

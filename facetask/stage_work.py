@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from facetask.checkpoint import save_model
+from facetask.network import Round
 from facetask.responses import Responses
 from facetask.satellite import Satellite, seed_of_trial, to_finite
 from facetask.splits import Split
@@ -190,8 +191,7 @@ class StageWork:
             folder,
             network,
             self.materials.network,
-            cut=pruned.cut,
-            keep=pruned.keep,
+            Round(pruned.cut, pruned.keep),
             task=self.task.spec,
             decision=decision,
             labels_licence=self.task.licence,

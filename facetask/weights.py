@@ -1,12 +1,19 @@
-"""Where pretrained weights lie: data files of installed packages, and their checksums."""
+"""Where pretrained weights lie and how they are read: files of installed packages, checksums, state dicts."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from facetask.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 def package_file(package: str, relative: str, *, extra: str) -> Path:
@@ -43,3 +50,76 @@ def sha256_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_state_dict(path: Path, *, prefix: str = "module.") -> dict[str, Tensor]:
+    """Return the state dict that a checkpoint holds, each tensor in float32 where it has floating-point numbers.
+
+    Read are ``.safetensors`` files, and whatever ``torch.save`` wrote as long as it needs nothing but tensors and plain
+    containers to be unpickled (weights only: no code of the file is run). A state dict inside a checkpoint, beside the
+    epoch and the like, is found under ``state_dict``, ``model_state_dict`` or ``model``.
+
+    Args:
+        path: The checkpoint.
+        prefix: Taken off the keys where all of them have it, as ``DataParallel`` writes them.
+
+    Raises:
+        WeightsError: If the file is missing, damaged, holds no state dict, or would run code.
+    """
+    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    return _state_dict(path, loaded, prefix)
+
+
+def _read_safetensors(path: Path) -> Any:
+    """Read a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def _read_pickle(path: Path) -> Any:
+    """Read what torch.save wrote, tensors and plain containers only."""
+    import pickle
+    import warnings
+
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about old formats
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"{path}: not a checkpoint of tensors only; facetask runs no code of a file ({reason}); in the program "
+            "that wrote it, save module.state_dict() instead of the module"
+        ) from None
+    except Exception as error:  # damaged archives fail in many ways
+        raise WeightsError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from None
+
+
+def _state_dict(path: Path, loaded: Any, prefix: str) -> dict[str, Tensor]:
+    """Return a mapping as a state dict."""
+    from torch import Tensor
+
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise WeightsError(f"{path}: expected a state dict (names and tensors), found a {type(loaded).__name__}")
+    for key, value in loaded.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise WeightsError(
+                f"{path}: expected a state dict (names and tensors), found a {type(value).__name__} under {key!r}"
+            )
+    cut = len(prefix) if all(key.startswith(prefix) for key in loaded) else 0
+    return {
+        key[cut:]: (value.detach().float() if value.is_floating_point() else value.detach()).contiguous()
+        for key, value in loaded.items()
+    }

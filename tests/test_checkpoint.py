@@ -113,10 +113,10 @@ def test_an_architecture_that_is_not_there(model_dir: Path) -> None:
         load_model(model_dir, PluginManager())
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_another_format_version(model_dir: Path, toy: Toy, version: Any) -> None:
     changed(model_dir, format_version=version, anything="else")
-    with pytest.raises(CheckpointError, match=f"format version {version!r}, this facetask reads 1"):
+    with pytest.raises(CheckpointError, match=f"format version {version!r}, this facetask reads 2"):
         load_model(model_dir, toy.plugins)
 
 
@@ -136,10 +136,11 @@ def test_a_damaged_description(model_dir: Path, toy: Toy, text: str) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"cut": "absent"},
-        {"keep": {}},
-        {"keep": {"0": [0], "2.conv": [99]}},
-        {"keep": {"absent": [0]}},
+        {"rounds": []},
+        {"rounds": [{"cut": "absent", "keep": {"0": [0]}}]},
+        {"rounds": [{"cut": "2.conv", "keep": {}}]},
+        {"rounds": [{"cut": "2.conv", "keep": {"0": [0], "2.conv": [99]}}]},
+        {"rounds": [{"cut": "2.conv", "keep": {"absent": [0]}}]},
         {"n_outputs": -1},
         {"architecture": {"name": "tiny", "revision": "1", "params": {"depth": 3}}},
         {"preprocessing": {"size": [32, 32]}},
@@ -186,15 +187,14 @@ def test_saving_again_and_saving_where_nothing_can_be_written(finished: Finished
 
     base = load_network("tiny", Params(), toy.plugins)
     model = load_model(finished.path / "model/level", toy.plugins)
-    keep = {tap: np.array(kept) for tap, kept in model.description.keep.items()}
+    (last,) = model.description.rounds
 
     def save(folder: Path, spec: Any = model.task) -> None:
         save_model(
             folder,
             model.network,
             base,
-            cut=model.description.cut,
-            keep=keep,
+            last.decoded(),
             task=spec,
             decision={},
             labels_licence="MIT",
@@ -210,3 +210,21 @@ def test_saving_again_and_saving_where_nothing_can_be_written(finished: Finished
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirError, match="the model cannot be written"):
         save(tmp_path / "file")
+
+
+def test_the_saved_params_need_no_file_of_this_machine(finished: Finished, toy: Toy, tmp_path: Path) -> None:
+    from facetask.network import load_network
+    from facetask.records import Params
+
+    class WithFile(Params):
+        weights: str | None = None
+
+    base = load_network("tiny", Params(), toy.plugins)
+    architecture = dataclasses.replace(base.architecture, params=WithFile, portable=lambda params: WithFile())
+    base = dataclasses.replace(base, architecture=architecture, params=WithFile(weights="/home/somebody/net.pth"))
+    model = load_model(finished.path / "model/level", toy.plugins)
+    (last,) = model.description.rounds
+    fields: dict[str, Any] = {"task": model.task, "decision": {}, "labels_licence": "MIT", "metrics": {}}
+    save_model(tmp_path / "new", model.network, base, last.decoded(), **fields)
+    assert "somebody" not in (tmp_path / "new/model.json").read_text()
+    assert json.loads((tmp_path / "new/model.json").read_text())["architecture"]["params"] == {"weights": None}

@@ -129,7 +129,7 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
     assert task.params == ColumnParams(column="age")
     assert config.selector.name == "lasso"
     assert config.selector.params == LassoParams()
-    assert config.prune.model_dump() == {"threshold": 0.01, "cut": "best", "couple": "group"}
+    assert config.prune.model_dump() == {"threshold": 0.01, "cut": "best", "couple": "group", "round_to": 1}
     assert config.finetune.model_dump() == {
         "epochs": 3,
         "batch_size": 16,
@@ -239,9 +239,9 @@ def test_a_task_s_split_is_filled_up_from_the_run_s(load):
         ("prune: {cut: ''}", "prune.cut: expected a text of at least 1 characters or a mapping, found ''"),
         ("prune: {cut: {within: -1}}", "prune.cut.within: expected at least 0.0, found -1"),
         ("prune: {cut: {}}", "prune.cut.within: required, but missing"),
-        ("prune: {couple: grup}", "prune.couple: expected 'group', 'union' or 'intersection', found 'grup'"
+        ("prune: {couple: grup}", "prune.couple: expected 'group', 'union', 'intersection' or 'free', found 'grup'"
          "; did you mean 'group'?"),
-        ("prune: {couple: 1}", "prune.couple: expected 'group', 'union' or 'intersection', found 1"),
+        ("prune: {couple: 1}", "prune.couple: expected 'group', 'union', 'intersection' or 'free', found 1"),
         ("finetune: true", "finetune: expected a mapping such as {epochs: 3}, or false to leave it out; found true"),
         ("finetune: 0", "finetune: expected a mapping such as {epochs: 3}, or false to leave it out; found 0"),
         ("finetune: no", "finetune: expected a mapping such as {epochs: 3}, or false to leave it out; found 'no'"),
@@ -464,7 +464,7 @@ def test_a_dict_is_judged_as_a_file_is(load, tmp_path):
         ({**DATA, "trials": 0}, "trials: expected at least 1, found 0"),
         ({**DATA, "trials": {1}}, "trials: expected what YAML can say, found a set"),
         ({**DATA, "prune": {1: 2}}, "prune: a key must be a text, found 1\n"
-         "prune.1: unknown key; known: couple, cut, threshold"),
+         "prune.1: unknown key; known: couple, cut, round_to, threshold"),
         ({**DATA, "selector": {"name": "a\ud800"}}, "selector.name: the text holds bytes or escapes"
          " that are no Unicode character"),
         ([], "expected a mapping, found a list of 0"),
@@ -581,11 +581,12 @@ def test_the_resolved_configuration_loads_as_the_same_one(tmp_path_factory, data
 
 def test_the_resolved_configuration_spells_every_default_out(load, tmp_path):
     assert yaml.safe_load(resolved_yaml(load(MINIMAL))) == {
-        "base_network": {"name": "net", "params": {}},
+        "base_network": {"name": "net", "params": {}, "model": None},
         "data": {
             "name": "table",
             "params": {"root": f"{tmp_path}/faces", "labels": "labels.csv", "extra": []},
             "max_bad_share": 0.05,
+            "crop": 0.0,
         },
         "satellite_tasks": [
             {
@@ -605,7 +606,7 @@ def test_the_resolved_configuration_spells_every_default_out(load, tmp_path):
             }
         ],
         "selector": {"name": "lasso", "params": {"steps": 100, "smallest": 1e-4}},
-        "prune": {"threshold": 0.01, "cut": "best", "couple": "group"},
+        "prune": {"threshold": 0.01, "cut": "best", "couple": "group", "round_to": 1},
         "finetune": FinetuneConfig().model_dump(),
         "split": {"fractions": [0.5, 0.25, 0.25], "group_by": None, "stratify_by": None, "min_per_class": 1},
         "compute": ComputeConfig().model_dump(),

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from toy_runs import Toy
 
-from facetask import Params, PluginError, Preprocessing, WeightsError
-from facetask.network import BaseNetwork, load_network, load_state
+from facetask import Architecture, Params, PluginError, Preprocessing, SurgeryError, WeightsError
+from facetask.network import BaseNetwork, Round, following, load_network, load_state, trace_architecture
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +76,45 @@ def test_weights_that_do_not_fit_are_told_key_by_key() -> None:
         "'1.weight'?; 1 keys are of another shape: 0.weight has shape (3, 9) instead of (3, 2)"
     )
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+# --- what the architecture says of its taps
+
+
+def with_taps(network: BaseNetwork, taps: list[str] | None = None, **follows: str) -> Architecture:
+    return replace(network.architecture, taps=lambda params: taps, follows=lambda params: follows)
+
+
+def test_an_architecture_names_its_taps(network: BaseNetwork) -> None:
+    record = with_taps(network, ["1", "2"])
+    graph = trace_architecture(record, Params(), network.module, network.preprocessing)
+    assert [tap.name for tap in graph.taps] == ["1", "2"]
+    named = replace(network, graph=graph)
+    assert {tap: weights.shape for tap, weights in named.filter_weights().items()} == {"1": (8, 27), "2": (8, 72)}
+
+
+def test_a_network_without_a_tap_is_no_base_network(network: BaseNetwork) -> None:
+    with pytest.raises(SurgeryError, match="tiny: no tap found"):
+        trace_architecture(network.architecture, Params(), nn.Flatten(), network.preprocessing)
+
+
+def test_who_follows_whom(network: BaseNetwork) -> None:
+    record = with_taps(network, **{"2.conv": "0"})
+    assert following(record, Params(), network.graph) == {"2.conv": "0"}
+    same, other = np.array([0, 2]), np.array([1, 2])
+    assert following(record, Params(), network.graph, [Round("3", {"0": same, "2.conv": same})]) == {"2.conv": "0"}
+    assert following(record, Params(), network.graph, [Round("3", {"0": same, "2.conv": other})]) == {}
+    assert following(record, Params(), network.graph.cut("0"), [Round("0", {"0": same})]) == {}
+
+
+@pytest.mark.parametrize(
+    ("follows", "message"),
+    [
+        ({"2.cnv": "0"}, "follows: no tap '2.cnv'; did you mean '2.conv'"),
+        ({"2.conv": "9"}, "follows: no tap '9'"),
+        ({"3": "0"}, "follows: '3' has 16 filters, '0' 8"),
+    ],
+)
+def test_taps_that_cannot_follow(network: BaseNetwork, follows: dict[str, str], message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        following(with_taps(network, **follows), Params(), network.graph)

@@ -128,3 +128,15 @@ def test_threads_and_device() -> None:
     assert set_up_compute(ComputeConfig(threads=1, device="cpu")) == "cpu"
     assert torch.get_num_threads() == 1
     assert set_up_compute(ComputeConfig()) == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_loosely_framed_faces_are_cropped_as_the_configuration_says(toy: Toy) -> None:
+    data = {**toy.values["data"], "crop": 0.125}
+    materials, _ = prepared(toy, data=data)
+    preprocessing = materials.network.preprocessing
+    assert preprocessing.crop == 0.125
+    uncropped, _ = prepared(toy)
+    before, after = (m.network.preprocessing.load(toy.images[0]) for m in (uncropped, materials))
+    assert before.shape == after.shape
+    assert (before != after).any()
+    assert uncropped.network.fingerprint() != materials.network.fingerprint()

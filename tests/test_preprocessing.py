@@ -183,3 +183,21 @@ def test_damaged_exif_beside_sound_pixels_is_no_reason_to_refuse(tmp_path: Path)
         for cut in range(8, len(raw), 3):
             path = saved(tmp_path / f"{cut}.jpg", image, exif=raw[:cut])
             assert preprocessing().load(path).shape == (3, 8, 10)
+
+
+def test_a_margin_is_cut_off_first(tmp_path: Path) -> None:
+    pixels = noise(40, 100)
+    path = saved(tmp_path / "a.png", Image.fromarray(pixels))
+    found = preprocessing(size=(32, 80), crop=0.1).load(path)
+    np.testing.assert_array_equal(found, pixels[4:-4, 10:-10].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 60), (60, 30), (24, 24)])
+def test_the_aspect_is_kept_where_the_network_wants_it(height: int, width: int, tmp_path: Path) -> None:
+    image = Image.fromarray(noise(height, width))
+    path = saved(tmp_path / "a.png", image)
+    found = preprocessing(size=(10, 10), resize=(12, 12), keep_aspect=True).load(path)
+    scale = 12 / min(height, width)
+    resized = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    left, top = (resized.width - 10) // 2, (resized.height - 10) // 2
+    np.testing.assert_array_equal(found, np.asarray(resized)[top : top + 10, left : left + 10].transpose(2, 0, 1))

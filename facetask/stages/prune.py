@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from facetask.cost import network_cost, second_opinion
-from facetask.curves import Curve, knee
+from facetask.keep_sets import GroupChoice, KeepSets, choose_keep_sets
 from facetask.regression import LinearModel
 from facetask.results import NetworkCost
 from facetask.stages.curve import Chooser, Curves, curve_from_json, curve_to_json
@@ -26,27 +26,9 @@ if TYPE_CHECKING:
     from facetask.responses import Responses
     from facetask.satellite import Satellite
     from facetask.splits import Split
-    from facetask.surgery import ChannelGraph, CoupledGroup
+    from facetask.surgery import ChannelGraph
 
 Forward = Callable[["nn.Module"], "NDArray[np.float32]"]
-KeepSets = Mapping[str, "NDArray[np.intp]"]
-
-
-@dataclass(frozen=True)
-class GroupChoice:
-    """One coupled group's curve and what was kept.
-
-    Attributes:
-        taps: The group's taps.
-        n_components: How many components it has.
-        curve: Its curve; None where every tap's own curve decided (``couple: union`` or ``intersection``).
-        kept: How many components were kept.
-    """
-
-    taps: tuple[str, ...]
-    n_components: int
-    curve: Curve | None
-    kept: int
 
 
 @dataclass(frozen=True)
@@ -160,7 +142,7 @@ def prune(
         regression: The trial's regressions.
         curves: The trial's curves.
         chooser: The selector, for coupled groups.
-        settings: Threshold, cut and coupling.
+        settings: Threshold, cut, coupling and rounding.
         forward: Returns a backbone's pooled responses for all images, ``(n_images, n_filters)``.
 
     Raises:
@@ -168,7 +150,7 @@ def prune(
     """
     cut = choose_cut(regression, settings.cut, network.graph)
     graph = network.graph.cut(cut)
-    wanted, groups = choose_keep_sets(graph, responses, task, split, curves, chooser, settings)
+    wanted, groups = choose_keep_sets(graph, network.follows, responses, task, split, curves, chooser, settings)
     keep = graph.resolve(wanted)
     shape = network.preprocessing.input_shape
     targets, scale = scaled_targets(task, split)
@@ -208,102 +190,6 @@ def choose_cut(regression: Regression, cut: Any, graph: ChannelGraph) -> str:
         return str(graph.tap(cut).name)
     limit = regression.fit_of(regression.best_tap).validation_rmse * (1 + float(cut.within))
     return next(fit.tap for fit in regression.taps if fit.validation_rmse <= limit)
-
-
-def choose_keep_sets(
-    graph: ChannelGraph,
-    responses: Responses,
-    task: Satellite,
-    split: Split,
-    curves: Curves,
-    chooser: Chooser,
-    settings: PruneConfig,
-) -> tuple[dict[str, NDArray[np.intp]], tuple[GroupChoice, ...]]:
-    """Return a keep set for every tap of a cut graph, and how each coupled group came to its own."""
-    keep: dict[str, NDArray[np.intp]] = {}
-    choices = []
-    groups = graph.groups if chooser.selector.scope == "group" else (_everything(graph.groups),)
-    for group in groups:
-        if group.fixed.all():
-            continue
-        if settings.couple == "group" or chooser.selector.scope == "all":
-            choice, kept = _by_group_curve(group, responses, task, split, curves, chooser, settings.threshold)
-        else:
-            choice, kept = _by_tap_curves(group, curves, settings)
-        choices.append(choice)
-        for tap in group.taps:
-            keep[tap] = np.flatnonzero(kept[group.component[tap]])
-    return keep, tuple(choices)
-
-
-def _by_group_curve(
-    group: CoupledGroup,
-    responses: Responses,
-    task: Satellite,
-    split: Split,
-    curves: Curves,
-    chooser: Chooser,
-    threshold: float,
-) -> tuple[GroupChoice, NDArray[np.bool_]]:
-    """Keep the knee of one curve over all the group's taps together."""
-    component = np.concatenate([group.component[tap] for tap in group.taps])
-    if len(group.taps) == 1 and np.array_equal(component, np.arange(len(component))):
-        curve = curves.taps[group.taps[0]]
-    else:
-        curve = chooser.curve(responses, group.taps, component, task, split)
-    point = knee(curve, threshold)
-    kept = _mask(curve.supports[point], group.n_components) | group.fixed
-    _give_every_tap_one(kept, group, np.concatenate(curve.supports))
-    return GroupChoice(group.taps, group.n_components, curve, int(kept.sum())), kept
-
-
-def _by_tap_curves(group: CoupledGroup, curves: Curves, settings: PruneConfig) -> tuple[GroupChoice, NDArray[np.bool_]]:
-    """Keep what any tap's own knee wants (union), or what all taps that have the component want (intersection)."""
-    wanted = np.zeros(group.n_components, dtype=bool)
-    refused = np.zeros(group.n_components, dtype=bool)
-    order: list[NDArray[np.intp]] = []
-    for tap in group.taps:
-        curve, component = curves.taps[tap], group.component[tap]
-        chosen = _mask(component[curve.supports[knee(curve, settings.threshold)]], group.n_components)
-        wanted |= chosen
-        refused |= _mask(component, group.n_components) & ~chosen
-        order += [component[support] for support in curve.supports]
-    kept = (wanted if settings.couple == "union" else wanted & ~refused) | group.fixed
-    _give_every_tap_one(kept, group, np.concatenate(order))
-    return GroupChoice(group.taps, group.n_components, None, int(kept.sum())), kept
-
-
-def _give_every_tap_one(kept: NDArray[np.bool_], group: CoupledGroup, order: NDArray[np.intp]) -> None:
-    """Keep one component of every tap that would be left with none: its first in the order, else its first."""
-    for tap in group.taps:
-        component = group.component[tap]
-        if not kept[component].any():
-            taken = order[np.isin(order, component)]
-            kept[taken[0] if len(taken) else component[0]] = True
-
-
-def _everything(groups: tuple[CoupledGroup, ...]) -> CoupledGroup:
-    """Return all groups as one, for selectors whose scope is everything below the cut."""
-    from facetask.surgery import CoupledGroup
-
-    offset = 0
-    component: dict[str, NDArray[np.intp]] = {}
-    for group in groups:
-        component |= {tap: group.component[tap] + offset for tap in group.taps}
-        offset += group.n_components
-    return CoupledGroup(
-        taps=tuple(component),
-        component=component,
-        n_components=offset,
-        fixed=np.concatenate([group.fixed for group in groups]),
-    )
-
-
-def _mask(indices: NDArray[np.intp], n: int) -> NDArray[np.bool_]:
-    """Return where indices point, ``(n,)``."""
-    mask = np.zeros(n, dtype=bool)
-    mask[indices] = True
-    return mask
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,15 @@ class ChannelGraph:
         groups: The coupled groups; every tap is in exactly one.
     """
 
-    def __init__(self, network: fx.GraphModule, input_shape: tuple[int, int, int], cut: Tap | None = None) -> None:
-        """Label a traced network; use :meth:`trace` or :meth:`cut` instead."""
+    def __init__(
+        self, network: fx.GraphModule, input_shape: tuple[int, int, int], taps: Sequence[Tap], *, is_cut: bool
+    ) -> None:
+        """Label a traced network; use :meth:`trace`, :meth:`cut` or :meth:`pruned` instead."""
         self.input_shape = input_shape
+        self.taps = tuple(taps)
         self._network = network
-        self._labelling = Labelling(network, output_is_fixed=cut is None)
-        found = find_taps(network, self._labelling)
-        self.taps = tuple(replace(tap, name=cut.name) if cut and tap.node == cut.node else tap for tap in found)
+        self._is_cut = is_cut
+        self._labelling = Labelling(network, output_is_fixed=not is_cut)
         solution = self._labelling.components
         self._nodes = {node.name: node for node in network.graph.nodes}
         self._components = {tap.name: self._of_channels(self._nodes[tap.node]) for tap in self.taps}
@@ -63,17 +65,22 @@ class ChannelGraph:
         self.frozen = self._blamed()
 
     @classmethod
-    def trace(cls, module: nn.Module, input_shape: tuple[int, int, int]) -> ChannelGraph:
+    def trace(
+        cls, module: nn.Module, input_shape: tuple[int, int, int], taps: Sequence[str] | None = None
+    ) -> ChannelGraph:
         """Return the channel graph of a module.
 
         Args:
             module: The network; it is not changed.
             input_shape: Channels, height and width of its input.
+            taps: Names of the modules whose outputs are the taps; by default the engine finds them.
 
         Raises:
-            SurgeryError: If the module cannot be traced, saying where tracing stopped.
+            SurgeryError: If the module cannot be traced, saying where tracing stopped; or if a name is no module's, or
+                its output is no feature map.
         """
-        return cls(trace(module, input_shape), input_shape)
+        network = trace(module, input_shape)
+        return cls(network, input_shape, find_taps(network, taps), is_cut=False)
 
     def tap(self, name: str) -> Tap:
         """Return a tap by name.
@@ -106,10 +113,24 @@ class ChannelGraph:
         """
         chosen = self.tap(tap)
         network = rebuild.ending_at(self._network, [self._nodes[chosen.node]])
-        (end,) = (node for node in network.graph.nodes if node.op == "output")
-        return ChannelGraph(
-            network, self.input_shape, replace(chosen, node=end.all_input_nodes[0].all_input_nodes[0].name)
-        )
+        left = {node.name for node in network.graph.nodes}
+        return ChannelGraph(network, self.input_shape, [tap for tap in self.taps if tap.node in left], is_cut=True)
+
+    def pruned(self, keep: KeepSets) -> ChannelGraph:
+        """Return the channel graph of the network that :meth:`prune` gives, with the same taps.
+
+        Raises:
+            SurgeryError: As :meth:`prune`.
+        """
+        answer = self._answer(keep)
+        network = rebuild.prune(self._network, self._labelling, answer, self.input_shape)
+        widths = {name: len(kept) for name, kept in self.resolve(keep).items()}
+        taps = [replace(tap, n_filters=widths[tap.name]) for tap in self.taps]
+        return ChannelGraph(network, self.input_shape, taps, is_cut=self._is_cut)
+
+    def module(self) -> nn.Module:
+        """Return the network itself, in evaluation mode; it shares this graph's tensors."""
+        return rebuild.same(self._network)
 
     def resolve(self, keep: KeepSets) -> dict[str, NDArray[np.intp]]:
         """Return what every tap really keeps: fixed filters added, coupled ones included.
@@ -138,7 +159,7 @@ class ChannelGraph:
         Raises:
             SurgeryError: As :meth:`resolve`; or if the network's code fixes sizes that cannot be rewritten.
         """
-        return rebuild.prune(self._network, self._labelling, self._answer(keep), self.input_shape)
+        return rebuild.bare(rebuild.prune(self._network, self._labelling, self._answer(keep), self.input_shape))
 
     def masked(self, keep: KeepSets) -> fx.GraphModule:
         """Return the reference for :meth:`prune`: the same function, computed at the original size.

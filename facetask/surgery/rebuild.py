@@ -20,7 +20,7 @@ from facetask.surgery.tracing import VALUE, evaluate, share
 def prune(
     network: fx.GraphModule, labelling: Labelling, kept: Kept, input_shape: tuple[int, int, int]
 ) -> fx.GraphModule:
-    """Return the network with the kept channels only; it shares nothing with the original.
+    """Return the network with the kept channels only, its nodes with their values; it shares nothing with the original.
 
     Raises:
         SurgeryError: If the result would not fit together, which is a fault of the engine.
@@ -33,7 +33,13 @@ def prune(
             operation.resize(kept, call, new)
     pruned = fx.GraphModule(slice_parameters(share(network), labelling, kept), graph, type(network).__name__)
     _fit(pruned, copies, labelling, kept, input_shape)
-    return bare(pruned)
+    return pruned.eval()
+
+
+def same(network: fx.GraphModule) -> fx.GraphModule:
+    """Return the same network, which shares the tensors, in evaluation mode."""
+    graph, _ = copy_graph(network.graph)
+    return bare(fx.GraphModule(share(network), graph, type(network).__name__))
 
 
 def ending_at(network: fx.GraphModule, nodes: Sequence[fx.Node]) -> fx.GraphModule:
@@ -170,6 +176,7 @@ def _fit(
         found = [list(tensor.shape) for tensor in tensors_in(values[new])]
         if found != expected and old.op != "get_attr":  # a parameter may be asked for no more than its device
             raise SurgeryError(_unfit(old, f"shapes {found} where {expected} were expected"))
+        new.meta[VALUE] = values[new]
     pruned.recompile()
 
 

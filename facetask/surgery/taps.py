@@ -1,18 +1,19 @@
-"""Finding the taps of a graph by rule: for every convolution, the place where its filters' responses are read.
+"""Finding the taps of a graph: by rule, or where an architecture names them.
 
-From the convolution, follow its result downstream through what belongs to it (norm, affine, the addition that it feeds,
-a gate, the max over its halves) until after the first activation.
+The rule: for every convolution, the place where its filters' responses are read. From the convolution, follow its
+result downstream through what belongs to it (norm, affine, the addition that it feeds, a gate, the max over its halves)
+until after the first activation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
-from facetask.surgery.labelling import Labelling
+from facetask.errors import SurgeryError, did_you_mean
 from facetask.surgery.operations import MODULES, Role, operation_of
 from facetask.surgery.tracing import VALUE
 
@@ -25,18 +26,71 @@ class Tap:
     """A place where one layer's filter responses are read.
 
     Attributes:
-        name: Qualified name of the convolution whose filters are read.
+        name: Qualified name of the convolution whose filters are read, unless the architecture names its taps.
         n_filters: How many filters there are.
         node: Name of the graph's node that holds the responses, ``(batch, n_filters, height, width)``.
+        convolution: Qualified name of the convolution whose filters are read.
     """
 
     name: str
     n_filters: int
     node: str
+    convolution: str
 
 
-def find_taps(network: fx.GraphModule, labelling: Labelling) -> tuple[Tap, ...]:
-    """Return the taps, input side first: one for each place, named after the deepest convolution that is read there."""
+def find_taps(network: fx.GraphModule, names: Sequence[str] | None = None) -> tuple[Tap, ...]:
+    """Return the taps of a traced network, input side first.
+
+    Args:
+        network: The network; its nodes carry their values.
+        names: The modules whose outputs are the taps. By default every place where a convolution is read is one, named
+            after the deepest convolution that is read there.
+
+    Raises:
+        SurgeryError: If a name is no module's, or the module's output is no feature map of a convolution.
+    """
+    read_at = _read_at(network)
+    if names is None:
+        return tuple(_tap(convolution, where, convolution) for where, convolution in read_at.items())
+    places = [(_output_of(network, name), name) for name in names]
+    order = {node: position for position, node in enumerate(network.graph.nodes)}
+    places.sort(key=lambda place: order[place[0]])
+    return tuple(_tap(name, where, read_at.get(where) or _last_convolution(network, name)) for where, name in places)
+
+
+def _tap(name: str, where: fx.Node, convolution: str) -> Tap:
+    """Return the tap at a node."""
+    return Tap(name, int(where.meta[VALUE].shape[1]), where.name, convolution)
+
+
+def _output_of(network: fx.GraphModule, name: str) -> fx.Node:
+    """Return the last node of a module, which must hold a feature map."""
+    stacks = {
+        node: [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()] for node in network.graph.nodes
+    }
+    own: list[fx.Node] = [node for node, paths in stacks.items() if name in paths]
+    if not own:
+        modules = dict.fromkeys(path for paths in stacks.values() for path in paths)
+        raise SurgeryError(f"no module {name!r} to be a tap in this network{did_you_mean(name, modules)}")
+    value = own[-1].meta.get(VALUE)
+    if not isinstance(value, Tensor) or value.dim() != 4:
+        raise SurgeryError(
+            f"module {name!r} cannot be a tap: its output is no feature map (batch, channels, height, width)"
+        )
+    return own[-1]
+
+
+def _last_convolution(network: fx.GraphModule, name: str) -> str:
+    """Return the last convolution inside a module."""
+    inside = network.get_submodule(name).named_modules(prefix=name)
+    found: list[str] = [path for path, module in inside if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
+    if not found:
+        raise SurgeryError(f"module {name!r} cannot be a tap: no convolution's filters are read there")
+    return found[-1]
+
+
+def _read_at(network: fx.GraphModule) -> dict[fx.Node, str]:
+    """Return the places where convolutions are read, in the graph's order, each with its deepest convolution."""
     search = _Search(network)
     depths = _depths(network)
     readers: dict[fx.Node, list[fx.Node]] = {}
@@ -47,10 +101,7 @@ def find_taps(network: fx.GraphModule, labelling: Labelling) -> tuple[Tap, ...]:
             readers.setdefault(search.response(node), []).append(node)
     order = {node: position for position, node in enumerate(network.graph.nodes)}
     found = {where: max(nodes, key=lambda node: (depths[node], order[node])) for where, nodes in readers.items()}
-    return tuple(
-        Tap(str(found[where].target), int(where.meta[VALUE].shape[1]), where.name)
-        for where in sorted(found, key=order.__getitem__)
-    )
+    return {where: str(found[where].target) for where in sorted(found, key=order.__getitem__)}
 
 
 class _Search:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,15 @@ from torch import nn
 
 from facetask import Architecture, Params, Preprocessing, SelectionPath, SelectionProblem, Selector, SurgeryError
 from facetask.config import CutWithin, PruneConfig
-from facetask.curves import Curve
 from facetask.data import scan_images
 from facetask.kinds import TaskSpec
 from facetask.loader import ImageLoader
 from facetask.network import BaseNetwork
 from facetask.responses import Responses
-from facetask.stages.curve import Chooser, Curves, curve
-from facetask.stages.prune import Pruned, choose_cut, choose_keep_sets, prune
+from facetask.stages.curve import Chooser, curve
+from facetask.stages.prune import Pruned, choose_cut, prune
 from facetask.stages.regress import Regression, TapFit, regress
-from facetask.surgery import ChannelGraph, CoupledGroup
+from facetask.surgery import ChannelGraph
 from facetask.testing import tiny_network, toy_faces
 
 Make = Callable[..., Any]
@@ -62,135 +60,6 @@ def test_an_unknown_cut_is_an_error(graph: ChannelGraph) -> None:
     regression = Regression((TapFit("0", 8, 0.0, 1.0, {}),), "0", {})
     with pytest.raises(SurgeryError, match=r"no tap '2.cnv' in this network; did you mean '2.conv'"):
         choose_cut(regression, "2.cnv", graph)
-
-
-# What to keep, on groups made up for it
-
-
-def bent(*supports: list[int], knee: int) -> Curve:
-    """A curve through some supports whose knee is at one of them."""
-    arrays = tuple(np.array(support) for support in supports)
-    rmse = tuple(1.0 if i >= knee else 10.0 for i in range(len(supports)))
-    return Curve(n_filters=tuple(map(len, supports)), rmse=rmse, supports=arrays, unpruned_rmse=1.0)
-
-
-class Picker:
-    """A chooser's stand-in: answers with one curve and remembers what it was asked."""
-
-    def __init__(self, answer: Curve | None = None, scope: str = "group") -> None:
-        self.selector, self.asked, self._answer = SimpleNamespace(scope=scope), [], answer
-
-    def curve(self, responses: Any, taps: Any, component: np.ndarray, task: Any, split: Any) -> Curve:
-        self.asked.append((tuple(taps), component.tolist()))
-        assert self._answer is not None, "the taps' own curves were to decide"
-        return self._answer
-
-
-def group(n: int, fixed: tuple[int, ...] = (), **component: list[int]) -> CoupledGroup:
-    return CoupledGroup(
-        taps=tuple(component),
-        component={tap: np.array(own) for tap, own in component.items()},
-        n_components=n,
-        fixed=np.isin(np.arange(n), fixed),
-    )
-
-
-def keep_sets(groups: list[CoupledGroup], picker: Picker, couple: str = "group", **curves: Curve) -> tuple[Any, Any]:
-    """The keep sets as lists, and how they were chosen."""
-    keep, choices = choose_keep_sets(
-        SimpleNamespace(groups=tuple(groups)),  # type: ignore[arg-type]
-        *[None] * 3,  # type: ignore[arg-type]
-        Curves(curves),
-        picker,  # type: ignore[arg-type]
-        PruneConfig(couple=couple),  # type: ignore[arg-type]
-    )
-    return {tap: kept.tolist() for tap, kept in keep.items()}, choices
-
-
-def test_a_tap_of_its_own_keeps_its_own_curve_s_knee() -> None:
-    drawn = bent([2], [0, 2], [0, 1, 2], knee=1)
-    picker = Picker()
-    keep, (choice,) = keep_sets([group(3, a=[0, 1, 2])], picker, a=drawn)
-    assert keep == {"a": [0, 2]}
-    assert (choice.taps, choice.n_components, choice.curve, choice.kept) == (("a",), 3, drawn, 2)
-    assert picker.asked == []
-
-
-def test_a_coupled_group_keeps_the_knee_of_one_curve_over_its_taps() -> None:
-    coupled = group(4, a=[0, 1, 2], b=[2, 1, 3])
-    picker = Picker(bent([1], [1, 2], [0, 1, 2, 3], knee=1))
-    keep, (choice,) = keep_sets([coupled], picker, a=bent([0], knee=0), b=bent([2], knee=0))
-    assert picker.asked == [(("a", "b"), [0, 1, 2, 2, 1, 3])]
-    assert keep == {"a": [1, 2], "b": [0, 1]}
-    assert choice.kept == 2
-
-
-def test_one_tap_whose_filters_share_components_needs_a_curve_of_components() -> None:
-    picker = Picker(bent([1], [0, 1], knee=0))
-    keep, _ = keep_sets([group(2, a=[0, 1, 0, 1])], picker, a=bent([0], knee=0))
-    assert picker.asked == [(("a",), [0, 1, 0, 1])]
-    assert keep == {"a": [1, 3]}
-
-
-def test_fixed_components_are_kept_and_fixed_groups_left_alone() -> None:
-    groups = [group(4, (3,), a=[0, 1, 2, 3]), group(2, (0, 1), b=[0, 1])]
-    keep, choices = keep_sets(groups, Picker(), a=bent([1], [0, 1, 2, 3], knee=0), b=bent([0], knee=0))
-    assert keep == {"a": [1, 3]}
-    assert [choice.taps for choice in choices] == [("a",)]
-    assert choices[0].kept == 2
-
-
-# Component:        0  1  2  3  4
-# tap a (filters)   0  1  2  3  –   its knee wants 0, 1
-# tap b (filters)   –  0  1  2  3   its knee wants components 1, 4
-COUPLED = {"a": [0, 1, 2, 3], "b": [1, 2, 3, 4]}
-
-
-@pytest.mark.parametrize(
-    ("couple", "expected"),
-    [
-        ("union", {"a": [0, 1], "b": [0, 3]}),  # components 0, 1, 4
-        ("intersection", {"a": [0, 1], "b": [0, 3]}),  # 0 and 4 have no other tap to refuse them
-    ],
-)
-def test_each_tap_s_own_knee_union_or_intersection(couple: str, expected: dict[str, list[int]]) -> None:
-    curves = {"a": bent([0, 1], [0, 1, 2, 3], knee=0), "b": bent([0, 3], [0, 1, 2, 3], knee=0)}
-    keep, (choice,) = keep_sets([group(5, **COUPLED)], Picker(), couple, **curves)
-    assert keep == expected
-    assert choice.curve is None
-    assert choice.kept == 3
-
-
-def test_intersection_drops_what_one_tap_refuses_union_keeps_it() -> None:
-    curves = {"a": bent([0, 1, 2], knee=0), "b": bent([1, 2], knee=0)}  # components 0, 1, 2 and 2, 3
-    groups = [group(5, (4,), **COUPLED)]
-    assert keep_sets(groups, Picker(), "union", **curves)[0] == {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3]}
-    assert keep_sets(groups, Picker(), "intersection", **curves)[0] == {"a": [0, 2], "b": [1, 3]}
-
-
-def test_no_tap_is_left_with_nothing() -> None:
-    # The knee keeps component 0 alone, which tap b does not have; of b's own, the path takes 3 first.
-    picker = Picker(bent([0], [0, 3], [0, 1, 2, 3], knee=0))
-    keep, (choice,) = keep_sets([group(5, **COUPLED)], picker)
-    assert keep == {"a": [0, 3], "b": [2]}
-    assert choice.kept == 2
-    # The path never takes any of b's: its first stays.
-    picker = Picker(bent([0], knee=0))
-    assert keep_sets([group(5, **COUPLED)], picker)[0] == {"a": [0, 1], "b": [0]}
-    # Two taps that refuse each other's only filter.
-    curves = {"a": bent([0], [0, 1], knee=0), "b": bent([1], [0, 1], knee=0)}
-    both = group(2, a=[0, 1], b=[0, 1])
-    assert keep_sets([both], Picker(), "intersection", **curves)[0] == {"a": [0], "b": [0]}
-
-
-@pytest.mark.parametrize("couple", ["group", "union", "intersection"])
-def test_a_selector_for_everything_is_asked_once(couple: str) -> None:
-    groups = [group(3, (2,), a=[0, 1, 2]), group(2, b=[0, 1], c=[1, 0]), group(2, (0, 1), d=[0, 1])]
-    picker = Picker(bent([1, 3], [0, 1, 2, 3, 4, 5, 6], knee=0), scope="all")
-    keep, (choice,) = keep_sets(groups, picker, couple)
-    assert picker.asked == [(("a", "b", "c", "d"), [0, 1, 2, 3, 4, 4, 3, 5, 6])]
-    assert keep == {"a": [1, 2], "b": [0], "c": [1], "d": [0, 1]}
-    assert (choice.n_components, choice.kept) == (7, 5)
 
 
 # The whole stage on a tiny network

@@ -1,0 +1,237 @@
+"""From curves to keep sets, on groups made up for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facetask.config import PruneConfig
+from facetask.curves import Curve
+from facetask.keep_sets import choose_keep_sets
+from facetask.stages.curve import Curves
+from facetask.surgery import CoupledGroup
+
+
+def bent(*supports: list[int], knee: int) -> Curve:
+    """A curve through some supports whose knee is at one of them."""
+    arrays = tuple(np.array(support) for support in supports)
+    rmse = tuple(1.0 if i >= knee else 10.0 for i in range(len(supports)))
+    return Curve(n_filters=tuple(map(len, supports)), rmse=rmse, supports=arrays, unpruned_rmse=1.0)
+
+
+class Picker:
+    """A chooser's stand-in: answers with one curve and remembers what it was asked."""
+
+    def __init__(self, answer: Curve | None = None, scope: str = "group") -> None:
+        self.selector, self.asked, self._answer = SimpleNamespace(scope=scope), [], answer
+
+    def curve(self, responses: Any, taps: Any, component: np.ndarray, task: Any, split: Any) -> Curve:
+        self.asked.append((tuple(taps), component.tolist()))
+        assert self._answer is not None, "the taps' own curves were to decide"
+        return self._answer
+
+
+def group(n: int, fixed: tuple[int, ...] = (), **component: list[int]) -> CoupledGroup:
+    return CoupledGroup(
+        taps=tuple(component),
+        component={tap: np.array(own) for tap, own in component.items()},
+        n_components=n,
+        fixed=np.isin(np.arange(n), fixed),
+    )
+
+
+def keep_sets(
+    groups: list[CoupledGroup],
+    picker: Picker,
+    couple: str = "group",
+    round_to: int = 1,
+    follows: Mapping[str, str] | None = None,
+    **curves: Curve,
+) -> tuple[Any, Any]:
+    """The keep sets as lists, and how they were chosen."""
+    taps = [SimpleNamespace(name=tap) for each in groups for tap in each.taps]
+    keep, choices = choose_keep_sets(
+        SimpleNamespace(groups=tuple(groups), taps=taps),  # type: ignore[arg-type]
+        follows or {},
+        *[None] * 3,  # type: ignore[arg-type]
+        Curves(curves),
+        picker,  # type: ignore[arg-type]
+        PruneConfig(couple=couple, round_to=round_to),  # type: ignore[arg-type]
+    )
+    return {tap: kept.tolist() for tap, kept in keep.items()}, choices
+
+
+def test_a_tap_of_its_own_keeps_its_own_curve_s_knee() -> None:
+    drawn = bent([2], [0, 2], [0, 1, 2], knee=1)
+    picker = Picker()
+    keep, (choice,) = keep_sets([group(3, a=[0, 1, 2])], picker, a=drawn)
+    assert keep == {"a": [0, 2]}
+    assert (choice.taps, choice.n_components, choice.curve, choice.kept) == (("a",), 3, drawn, 2)
+    assert picker.asked == []
+
+
+def test_a_coupled_group_keeps_the_knee_of_one_curve_over_its_taps() -> None:
+    coupled = group(4, a=[0, 1, 2], b=[2, 1, 3])
+    picker = Picker(bent([1], [1, 2], [0, 1, 2, 3], knee=1))
+    keep, (choice,) = keep_sets([coupled], picker, a=bent([0], knee=0), b=bent([2], knee=0))
+    assert picker.asked == [(("a", "b"), [0, 1, 2, 2, 1, 3])]
+    assert keep == {"a": [1, 2], "b": [0, 1]}
+    assert choice.kept == 2
+
+
+def test_one_tap_whose_filters_share_components_needs_a_curve_of_components() -> None:
+    picker = Picker(bent([1], [0, 1], knee=0))
+    keep, _ = keep_sets([group(2, a=[0, 1, 0, 1])], picker, a=bent([0], knee=0))
+    assert picker.asked == [(("a",), [0, 1, 0, 1])]
+    assert keep == {"a": [1, 3]}
+
+
+def test_fixed_components_are_kept_and_fixed_groups_left_alone() -> None:
+    groups = [group(4, (3,), a=[0, 1, 2, 3]), group(2, (0, 1), b=[0, 1])]
+    keep, choices = keep_sets(groups, Picker(), a=bent([1], [0, 1, 2, 3], knee=0), b=bent([0], knee=0))
+    assert keep == {"a": [1, 3]}
+    assert [choice.taps for choice in choices] == [("a",)]
+    assert choices[0].kept == 2
+
+
+# Component:        0  1  2  3  4
+# tap a (filters)   0  1  2  3  –   its knee wants 0, 1
+# tap b (filters)   –  0  1  2  3   its knee wants components 1, 4
+COUPLED = {"a": [0, 1, 2, 3], "b": [1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize(
+    ("couple", "expected"),
+    [
+        ("union", {"a": [0, 1], "b": [0, 3]}),  # components 0, 1, 4
+        ("intersection", {"a": [0, 1], "b": [0, 3]}),  # 0 and 4 have no other tap to refuse them
+    ],
+)
+def test_each_tap_s_own_knee_union_or_intersection(couple: str, expected: dict[str, list[int]]) -> None:
+    curves = {"a": bent([0, 1], [0, 1, 2, 3], knee=0), "b": bent([0, 3], [0, 1, 2, 3], knee=0)}
+    keep, (choice,) = keep_sets([group(5, **COUPLED)], Picker(), couple, **curves)
+    assert keep == expected
+    assert choice.curve is None
+    assert choice.kept == 3
+
+
+def test_intersection_drops_what_one_tap_refuses_union_keeps_it() -> None:
+    curves = {"a": bent([0, 1, 2], knee=0), "b": bent([1, 2], knee=0)}  # components 0, 1, 2 and 2, 3
+    groups = [group(5, (4,), **COUPLED)]
+    assert keep_sets(groups, Picker(), "union", **curves)[0] == {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3]}
+    assert keep_sets(groups, Picker(), "intersection", **curves)[0] == {"a": [0, 2], "b": [1, 3]}
+
+
+def test_no_tap_is_left_with_nothing() -> None:
+    # The knee keeps component 0 alone, which tap b does not have; of b's own, the path takes 3 first.
+    picker = Picker(bent([0], [0, 3], [0, 1, 2, 3], knee=0))
+    keep, (choice,) = keep_sets([group(5, **COUPLED)], picker)
+    assert keep == {"a": [0, 3], "b": [2]}
+    assert choice.kept == 2
+    # The path never takes any of b's: its first stays.
+    picker = Picker(bent([0], knee=0))
+    assert keep_sets([group(5, **COUPLED)], picker)[0] == {"a": [0, 1], "b": [0]}
+    # Two taps that refuse each other's only filter.
+    curves = {"a": bent([0], [0, 1], knee=0), "b": bent([1], [0, 1], knee=0)}
+    both = group(2, a=[0, 1], b=[0, 1])
+    assert keep_sets([both], Picker(), "intersection", **curves)[0] == {"a": [0], "b": [0]}
+
+
+@pytest.mark.parametrize("couple", ["group", "union", "intersection"])
+def test_a_selector_for_everything_is_asked_once(couple: str) -> None:
+    groups = [group(3, (2,), a=[0, 1, 2]), group(2, b=[0, 1], c=[1, 0]), group(2, (0, 1), d=[0, 1])]
+    picker = Picker(bent([1, 3], [0, 1, 2, 3, 4, 5, 6], knee=0), scope="all")
+    keep, (choice,) = keep_sets(groups, picker, couple)
+    assert picker.asked == [(("a", "b", "c", "d"), [0, 1, 2, 3, 4, 4, 3, 5, 6])]
+    assert keep == {"a": [1, 2], "b": [0], "c": [1], "d": [0, 1]}
+    assert (choice.n_components, choice.kept) == (7, 5)
+
+
+# Taps that follow another (LightCNN's first max-feature-map of a group layer)
+
+
+FOLLOWING = {"b": "a", "c": "b"}
+
+
+def three(*, knees: tuple[int, int, int] = (0, 0, 0)) -> tuple[list[CoupledGroup], dict[str, Curve]]:
+    groups = [group(3, **{tap: [0, 1, 2]}) for tap in "abc"]
+    wanted = {"a": [0, 2], "b": [1], "c": [0]}
+    return groups, {tap: bent(wanted[tap], [0, 1, 2], knee=knee) for tap, knee in zip("abc", knees, strict=True)}
+
+
+def test_a_tap_that_follows_keeps_the_same_indices_without_a_curve_of_its_own() -> None:
+    groups, curves = three()
+    keep, choices = keep_sets(groups, Picker(), follows={"b": "a"}, **curves)
+    assert keep == {"a": [0, 2], "b": [0, 2], "c": [0]}
+    assert [choice.taps for choice in choices] == [("a",), ("c",)]
+
+
+def test_couple_free_lets_it_go() -> None:
+    groups, curves = three()
+    assert keep_sets(groups, Picker(), "free", follows={"b": "a"}, **curves)[0] == {"a": [0, 2], "b": [1], "c": [0]}
+
+
+def test_the_tap_at_the_cut_decides_for_itself() -> None:
+    groups, curves = three()
+    assert keep_sets(groups, Picker(), follows=FOLLOWING, **curves)[0] == {"a": [0, 2], "b": [0, 2], "c": [0]}
+
+
+def test_a_tap_that_is_coupled_with_others_goes_by_its_group() -> None:
+    groups = [group(3, a=[0, 1, 2]), group(3, b=[0, 1, 2], d=[0, 1, 2]), group(3, c=[0, 1, 2])]
+    _, curves = three()
+    picker = Picker(bent([2], [0, 1, 2], knee=0))
+    keep, _ = keep_sets(groups, picker, follows={"b": "a"}, **curves)
+    assert keep == {"a": [0, 2], "b": [2], "d": [2], "c": [0]}
+
+
+# Rounded widths
+
+
+@pytest.mark.parametrize(
+    ("n_kept", "expected"),
+    [(1, 4), (5, 4), (6, 8), (9, 8), (10, 10), (7, 8)],  # at least one multiple; halves go up; 10 is all there is
+)
+def test_widths_are_rounded_to_the_nearest_multiple(n_kept: int, expected: int) -> None:
+    path = [list(range(9, 9 - k, -1)) for k in range(1, 11)]
+    drawn = bent(*map(sorted, path), knee=n_kept - 1)
+    keep, (choice,) = keep_sets([group(10, a=list(range(10)))], Picker(), round_to=4, a=drawn)
+    # The path takes 9, 8, …: the last taken go first, and those that the path takes next come first.
+    assert keep == {"a": list(range(10 - expected, 10))}
+    assert choice.kept == expected
+
+
+def test_fixed_components_stay_whatever_the_rounding() -> None:
+    drawn = bent([0], [0, 1], list(range(8)), knee=0)
+    keep, _ = keep_sets([group(8, (5, 6, 7), a=list(range(8)))], Picker(), round_to=2, a=drawn)
+    assert keep == {"a": [0, 5, 6, 7]}
+
+
+@given(
+    st.integers(1, 9), st.lists(st.booleans(), min_size=4, max_size=40), st.integers(0, 39), st.sampled_from([1, 2, 3])
+)
+def test_every_tap_s_width_is_a_multiple_or_all_that_there_is(
+    multiple: int, mask: list[bool], shared: int, channels: int
+) -> None:
+    """Tap a has all components, b the first of them, and in c each owns several channels."""
+    n, wanted = len(mask), np.flatnonzero(mask).tolist() or [0]
+    few = list(range(1 + shared % n))
+    coupled = group(n, a=list(range(n)), b=few, c=[i for i in range(n) for _ in range(channels)])
+    keep, (choice,) = keep_sets([coupled], Picker(bent(wanted, knee=0)), round_to=multiple)
+    for tap, full in (("a", n), ("b", len(few))):
+        parts = [len(set(keep[tap]) & set(part)) for part in (few, set(range(full)) - set(few))]
+        whole = [len(few), full - len(few)]
+        assert all(part % multiple == 0 or part == most for part, most in zip(parts, whole, strict=True)), parts
+        assert len(keep[tap]) >= 1
+    assert len(keep["c"]) == channels * choice.kept
+
+
+def test_components_that_own_several_channels_need_fewer_of_them() -> None:
+    drawn = bent([0], [0, 1], [0, 1, 2], [0, 1, 2, 3], knee=0)
+    keep, _ = keep_sets([group(4, a=[0, 1, 2, 3, 0, 1, 2, 3])], Picker(drawn), round_to=4)
+    assert keep == {"a": [0, 1, 4, 5]}
