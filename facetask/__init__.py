@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from facetask.errors import ConfigError as ConfigError
     from facetask.errors import CurveError as CurveError
     from facetask.errors import DataError as DataError
+    from facetask.errors import ExportError as ExportError
     from facetask.errors import FacetaskError as FacetaskError
     from facetask.errors import PluginError as PluginError
     from facetask.errors import RunDirError as RunDirError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from facetask.errors import WeightsError as WeightsError
     from facetask.errors import did_you_mean as did_you_mean
     from facetask.hookspecs import hookimpl as hookimpl
+    from facetask.module_adapter import module_architecture as module_architecture
     from facetask.moments import Moments as Moments
     from facetask.plugin_manager import PluginManager as PluginManager
     from facetask.preprocessing import Preprocessing as Preprocessing
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from facetask.runner import RunResult as RunResult
     from facetask.runner import run as run
     from facetask.weights import package_file as package_file
+    from facetask.weights import read_state_dict as read_state_dict
 
 __version__ = "0.1.0"
 
@@ -56,6 +59,7 @@ _HOMES = {
         "ConfigError",
         "CurveError",
         "DataError",
+        "ExportError",
         "FacetaskError",
         "PluginError",
         "RunDirError",
@@ -64,6 +68,7 @@ _HOMES = {
         "did_you_mean",
     ],
     "hookspecs": ["hookimpl"],
+    "module_adapter": ["module_architecture"],
     "moments": ["Moments"],
     "plugin_manager": ["PluginManager"],
     "preprocessing": ["Preprocessing"],
@@ -82,7 +87,7 @@ _HOMES = {
         "Weights",
     ],
     "runner": ["RunResult", "run"],
-    "weights": ["package_file"],
+    "weights": ["package_file", "read_state_dict"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

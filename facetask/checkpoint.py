@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+EXPORTS = ("model.onnx", "model.pt2")
 
 
 class _Base(BaseModel):
@@ -183,7 +184,8 @@ def save_model(
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / DESCRIPTION).unlink(missing_ok=True)  # it must never describe other weights
+        for other in (DESCRIPTION, *EXPORTS):  # none may stand beside other weights
+            (folder / other).unlink(missing_ok=True)
         partial = folder / f"{WEIGHTS}.tmp"
         save_file(state, partial, metadata={"format": "pt", "licence": base.licence})
         partial.replace(folder / WEIGHTS)

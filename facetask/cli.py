@@ -57,6 +57,7 @@ Force = Annotated[
 PluginsDir = Annotated[
     Path | None, typer.Option("--plugins-dir", help="A folder of plugin files of your own.", envvar="FACETASK_PLUGINS")
 ]
+ModelDir = Annotated[Path, typer.Argument(help="A saved model's folder.", metavar="MODEL_DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -130,7 +131,7 @@ def check(config: Config, override: Override = None, plugins_dir: PluginsDir = N
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A saved model's folder.", metavar="MODEL_DIR")],
+    model: ModelDir,
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="IMAGE|FOLDER…")],
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: AsJson = False,
@@ -142,6 +143,37 @@ def predict(
     print_predictions(
         model, find_images(images), "csv" if as_csv else "json" if as_json else "text", _plugins(plugins_dir)
     )
+
+
+@app.command()
+def export(
+    model: ModelDir,
+    form: Annotated[str, typer.Option("--format", metavar="onnx|pt2", help="The file's format.")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file; by default model.onnx or model.pt2 in MODEL_DIR.")
+    ] = None,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Write a saved model as one file for another runtime, checked against torch."""
+    from facetask.export import export_model
+
+    done = export_model(model, form, out, _plugins(plugins_dir))
+    print(f"{done.path}: {done.size_bytes / 1e6:.2f} MB; {done.difference:.0e} from torch (relative)")
+
+
+@app.command()
+def cost(
+    model: ModelDir,
+    batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="A batch size; by default 1, 32.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="How long to measure each batch size.")] = 5.0,
+    as_json: AsJson = False,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Print a saved model's size, MACs and latency beside its base network's."""
+    from facetask.cost import model_cost
+
+    found = model_cost(model, batches=batch or (1, 32), seconds=seconds, plugins=_plugins(plugins_dir))
+    print(json.dumps(found.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 
 @app.command()

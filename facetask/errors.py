@@ -8,6 +8,7 @@ FacetaskError                 the message is for the user: what, where, found, w
 ├── CurveError                moments, regressions and characteristic curves
 ├── SurgeryError              tracing, cuts and keep sets
 ├── CheckpointError           a saved model that cannot be read
+├── ExportError               a saved model that cannot be exported
 └── RunDirError               the run directory
 
 The command line prints the message and exits with status 2; anything else is a bug and keeps its traceback.
@@ -49,6 +50,10 @@ class SurgeryError(FacetaskError):
 
 class CheckpointError(FacetaskError):
     """A saved model cannot be read."""
+
+
+class ExportError(FacetaskError):
+    """A saved model cannot be exported."""
 
 
 class RunDirError(FacetaskError):

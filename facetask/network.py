@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facetask.cost import count_macs
 from facetask.errors import PluginError, SurgeryError, WeightsError, did_you_mean, first_names
 from facetask.surgery import ChannelGraph
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from facetask.plugin_manager import PluginManager
     from facetask.preprocessing import Preprocessing
     from facetask.records import Architecture
+
+
+LEAST_SEEN = 0.5
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def load_network(name: str, params: Any, plugins: PluginManager) -> BaseNetwork:
     load_state(module, weights.state, weights.source)
     preprocessing = architecture.preprocessing(params)
     graph = trace_architecture(architecture, params, module, preprocessing)
+    _refuse_if_hardly_seen(name, graph)
     return BaseNetwork(
         architecture=architecture,
         params=params,
@@ -117,6 +122,18 @@ def trace_architecture(
     if not graph.taps:
         raise SurgeryError(f"{architecture.name}: no tap found; a base network needs convolutions over the image")
     return graph
+
+
+def _refuse_if_hardly_seen(name: str, graph: ChannelGraph) -> None:
+    """Refuse a network most of whose work lies above its last tap: there are no convolutions to read or prune there."""
+    last = graph.taps[-1].name
+    whole = count_macs(graph.module(), graph.input_shape)
+    seen = count_macs(graph.cut(last).module(), graph.input_shape)
+    if whole and seen is not None and seen < LEAST_SEEN * whole:
+        raise SurgeryError(
+            f"{name}: only {100 * seen / whole:.1f} % of its multiply–accumulates lie below its last tap, {last!r}; "
+            "facetask reads and prunes convolutions: transformers and mixers cannot be base networks"
+        )
 
 
 def following(
@@ -153,13 +170,15 @@ def following(
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Load a state dict, saying which key or shape does not fit.
 
+    Batch normalisation's counts of batches may be missing, as in files of old; nothing here depends on them.
+
     Raises:
         WeightsError: If a key is missing, extra or of another shape.
     """
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
     problems = []
-    missing = [key for key in expected if key not in found]
+    missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
     extra = [key for key in found if key not in expected]
     if missing:
         problems.append(f"{len(missing)} keys are missing: {first_names(missing)}")
@@ -176,7 +195,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         problems.append(f"{len(other)} keys are of another shape: {first_names(other)}")
     if problems:
         raise WeightsError(f"{source}: does not fit the network: {'; '.join(problems)}")
-    module.load_state_dict(state)
+    module.load_state_dict({**{key: value for key, value in module.state_dict().items() if key not in state}, **state})
 
 
 def fingerprint(state: Mapping[str, Tensor], identity: Any) -> str:

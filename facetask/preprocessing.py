@@ -72,12 +72,13 @@ class Preprocessing:
         height, width = self.resize or self.size
         if self.keep_aspect:
             scale = max(height / image.height, width / image.width)
-            height, width = max(height, round(image.height * scale)), max(width, round(image.width * scale))
+            whole = int if height == width else round  # as torchvision and timm do
+            height, width = max(height, whole(image.height * scale)), max(width, whole(image.width * scale))
         if image.size != (width, height):
             image = image.resize((width, height), PIL.Image.Resampling[self.interpolation.upper()], reducing_gap=3.0)
-        top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
+        top, left = round((height - self.size[0]) / 2), round((width - self.size[1]) / 2)
         image = image.crop((left, top, left + self.size[1], top + self.size[0]))
-        array = np.asarray(image, dtype=np.uint8)
+        array = np.array(image, dtype=np.uint8)  # a copy: Pillow's own cannot be written to
         if self.colour == "grey":
             return np.ascontiguousarray(array[None])
         if self.colour == "bgr":

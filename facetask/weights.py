@@ -86,13 +86,15 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_pickle(path: Path) -> Any:
     """Read what torch.save wrote, tensors and plain containers only."""
+    import argparse
     import pickle
     import warnings
 
     import torch
 
     try:
-        with warnings.catch_warnings():
+        # Training scripts keep their arguments beside the weights, in a container as plain as a dict.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about old formats
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -202,6 +202,7 @@ def test_saving_again_and_saving_where_nothing_can_be_written(finished: Finished
         )
 
     save(tmp_path / "new")
+    (tmp_path / "new/model.onnx").write_bytes(b"an export of the first")
     save(tmp_path / "new", dataclasses.replace(model.task, name="again"))
     again = load_model(tmp_path / "new", toy.plugins)
     assert (again.task.name, again.description.labels_licence) == ("again", "MIT")

@@ -216,6 +216,47 @@ def test_a_photograph_with_damaged_exif_is_no_trouble(invoke: Invoke, finished: 
     assert found.stderr == ""
 
 
+# --- exports and costs
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+def test_a_model_is_exported_without_noise(invoke: Invoke, finished: Finished, tmp_path: Path, form: str) -> None:
+    out = tmp_path / f"new/tint.{form}"
+    found = invoke("export", finished.path / "model/tint", "--format", form, "--out", out)
+    assert found.exit_code == 0, found.output
+    assert found.stdout.startswith(f"{out}: ")
+    assert found.stderr == ""
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_an_export_lies_beside_the_model_by_default(invoke: Invoke, finished: Finished, tmp_path: Path) -> None:
+    model = finished.copy(tmp_path) / "model/tint"
+    assert invoke("export", model, "--format", "pt2").exit_code == 0
+    assert sorted(path.name for path in model.iterdir()) == ["model.json", "model.pt2", "model.safetensors"]
+
+
+def test_exports_that_are_refused(refused: Any, finished: Finished, tmp_path: Path) -> None:
+    model = finished.path / "model/tint"
+    assert "unknown format 'tflite'; known: onnx, pt2" in refused("export", model, "--format", "tflite")
+    assert "no saved model" in refused("export", tmp_path)
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file/tint.pt2"
+    assert f"{out}: cannot be written" in refused("export", model, "--format", "pt2", "--out", out)
+
+
+def test_a_cost_is_printed(invoke: Invoke, refused: Any, finished: Finished, tmp_path: Path) -> None:
+    arguments = ["cost", finished.path / "model/tint", "--batch", 2, "--seconds", 0]
+    found = invoke(*arguments, "--json")
+    assert found.exit_code == 0, found.output
+    cost = json.loads(found.stdout)
+    assert [(row["batch"], row["runtime"]) for row in cost["latency"]] == [(2, "torch"), (2, "onnxruntime")]
+    assert cost["pruned"]["params"] < cost["base"]["params"]
+    lines = invoke(*arguments).stdout.splitlines()
+    assert lines[0] == "tint, carved out of tiny"
+    assert [line for line in lines if line.startswith("    2  onnxruntime ")]
+    assert "no saved model" in refused("cost", tmp_path)
+
+
 # --- what the user can mend
 
 

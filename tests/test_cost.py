@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 import types
 from pathlib import Path
@@ -8,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toy_runs import Finished, Toy
 
-from facetask.cost import network_cost, second_opinion
+from facetask import load_model
+from facetask.cost import ModelCost, base_network, model_cost, network_cost, second_opinion
+from facetask.latency import Comparison, Latency
 from facetask.regression import LinearModel
 from facetask.task_network import TaskNetwork
+from facetask.testing import tiny_network
 
 
 class Net(nn.Module):
@@ -97,3 +102,89 @@ def test_the_head_takes_a_linear_model(tmp_path: Path) -> None:
     images = torch.randn(5, 3, 4, 6)
     np.testing.assert_allclose(network(images).detach().numpy(), model.predict(images.mean((2, 3)).numpy()), atol=1e-6)
     assert network.head.weight.requires_grad
+
+
+# --- a saved model beside its base network
+
+
+@pytest.fixture(scope="module")
+def toy_cost(finished: Finished, toy: Toy) -> ModelCost:
+    """The cost of the toy run's nominal model, hardly measured."""
+    return model_cost(finished.path / "model/level", batches=(1, 3, 1), seconds=0, plugins=toy.plugins)
+
+
+def test_a_model_is_counted_beside_the_whole_base_network(toy_cost: ModelCost, finished: Finished, toy: Toy) -> None:
+    folder = finished.path / "model/level"
+    assert (toy_cost.task, toy_cost.architecture) == ("level", "tiny")
+    assert toy_cost.base == network_cost(tiny_network(), (3, 32, 32))
+    assert toy_cost.pruned == network_cost(load_model(folder, toy.plugins).network, (3, 32, 32))
+    assert toy_cost.pruned.params < toy_cost.base.params
+    assert toy_cost.file_bytes == (folder / "model.safetensors").stat().st_size
+    assert toy_cost.onnx_bytes["pruned"] > 4 * toy_cost.pruned.params
+    assert toy_cost.onnx_bytes.keys() == {"base", "pruned"}
+    assert toy_cost.notes == ()
+
+
+def test_each_batch_size_is_measured_once_in_each_runtime(toy_cost: ModelCost) -> None:
+    measured = [(row.batch, row.runtime) for row in toy_cost.latency]
+    assert measured == [(1, "torch"), (1, "onnxruntime"), (3, "torch"), (3, "onnxruntime")]
+    assert toy_cost.threads == torch.get_num_threads()
+    for row in toy_cost.latency:
+        for latency in (row.base, row.pruned):
+            assert 0 < latency.q1_ms <= latency.median_ms <= latency.q3_ms
+            assert latency.rounds >= 5
+
+
+def test_without_onnxruntime_torch_is_measured(finished: Finished, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = model_cost(finished.path / "model/level", batches=[2], seconds=0, plugins=toy.plugins)
+    assert [(row.batch, row.runtime) for row in found.latency] == [(2, "torch")]
+    assert found.onnx_bytes == {}
+    (note,) = found.notes
+    assert note.startswith("onnxruntime is left out: ")
+    assert "pip install 'facetask[onnx]'" in note
+    assert found.lines()[-1] == f"note: {note}"
+
+
+def made_up() -> ModelCost:
+    """A cost of round numbers."""
+    return ModelCost(
+        task="yaw",
+        architecture="tiny",
+        base=network_cost(Net().eval(), SHAPE).model_copy(update={"params": 4_000_000}),
+        pruned=network_cost(Net().eval(), SHAPE).model_copy(update={"params": 1_000_000}),
+        file_bytes=1_230_000,
+        onnx_bytes={},
+        threads=2,
+        latency=(Comparison(10, "torch", Latency.of([0.5, 0.5], 10), Latency.of([0.1, 0.3], 10)),),
+        notes=(),
+    )
+
+
+def test_a_cost_as_json_and_for_readers() -> None:
+    found = json.loads(json.dumps(made_up().to_json()))
+    assert found["base"]["params"] == 4_000_000
+    assert found["pruned"]["conv_params"] == CONV_PARAMS
+    (row,) = found["latency"]
+    assert (row["batch"], row["runtime"], row["base"]["median_ms"], row["pruned"]["median_ms"]) == (10, "torch", 50, 20)
+    assert row["speedup"] == pytest.approx(2.5)
+    assert (row["pruned"]["q1_ms"], row["pruned"]["q3_ms"]) == pytest.approx((15, 25))
+    words = {line.split()[0]: " ".join(line.split()) for line in made_up().lines() if line}
+    assert words["parameters"] == "parameters 4.00 M 1.00 M -75.0 %"
+    assert words["safetensors"] == "safetensors file – 1.23 MB"
+    assert words["ONNX"] == "ONNX file – –"
+    assert words["10"] == "10 torch 50.00 (50.00–50.00) 20/s 20.00 (15.00–25.00) 50/s 2.50×"
+    assert "2 threads" in words["ms"]
+
+
+def test_the_base_network_has_weights_that_let_signals_through(finished: Finished, toy: Toy) -> None:
+    model = load_model(finished.path / "model/level", toy.plugins)
+    network, again = base_network(model, toy.plugins), base_network(model, toy.plugins)
+    shapes = {name: value.shape for name, value in tiny_network().state_dict().items()}
+    assert {name: value.shape for name, value in network.state_dict().items()} == shapes
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        outputs = network(images)
+        assert torch.equal(outputs, again(images))
+    assert not network.training
+    assert 0.1 < outputs.std() < 10

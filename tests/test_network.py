@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -118,3 +119,11 @@ def test_who_follows_whom(network: BaseNetwork) -> None:
 def test_taps_that_cannot_follow(network: BaseNetwork, follows: dict[str, str], message: str) -> None:
     with pytest.raises(PluginError, match=message):
         following(with_taps(network, **follows), Params(), network.graph)
+
+
+def test_old_files_without_counts_of_batches(network: BaseNetwork) -> None:
+    state = {k: v + 1 for k, v in network.module.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert len(state) < len(network.module.state_dict())
+    module = copy.deepcopy(network.module)
+    load_state(module, state, "net.pth")
+    assert all(torch.equal(module.state_dict()[key], value) for key, value in state.items())

@@ -198,6 +198,6 @@ def test_the_aspect_is_kept_where_the_network_wants_it(height: int, width: int, 
     path = saved(tmp_path / "a.png", image)
     found = preprocessing(size=(10, 10), resize=(12, 12), keep_aspect=True).load(path)
     scale = 12 / min(height, width)
-    resized = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    left, top = (resized.width - 10) // 2, (resized.height - 10) // 2
+    resized = image.resize((int(width * scale), int(height * scale)), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    left, top = round((resized.width - 10) / 2), round((resized.height - 10) / 2)
     np.testing.assert_array_equal(found, np.asarray(resized)[top : top + 10, left : left + 10].transpose(2, 0, 1))

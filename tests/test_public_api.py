@@ -18,6 +18,7 @@ NAMES = [
     "CurveError",
     "DataError",
     "Dataset",
+    "ExportError",
     "FaceData",
     "FacetaskError",
     "Flip",
@@ -44,7 +45,9 @@ NAMES = [
     "hookimpl",
     "load_config",
     "load_model",
+    "module_architecture",
     "package_file",
+    "read_state_dict",
     "run",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 import sys
@@ -81,11 +82,12 @@ STATE = {"conv.weight": torch.arange(18.0).view(2, 1, 3, 3), "conv.bias": torch.
         STATE,
         {"module." + key: value for key, value in STATE.items()},
         {"state_dict": STATE, "epoch": 3},
+        {"args": argparse.Namespace(lr=0.1), "state_dict": STATE},
         {"epoch": 3, "model": {"module." + key: value for key, value in STATE.items()}, "arch": "net"},
         {key: value.half() if value.is_floating_point() else value for key, value in STATE.items()},
         {key: torch.nn.Parameter(value, requires_grad=False) for key, value in STATE.items()},
     ],
-    ids=["plain", "parallel", "wrapped", "wrapped and parallel", "half", "parameters"],
+    ids=["plain", "parallel", "wrapped", "with arguments", "wrapped and parallel", "half", "parameters"],
 )
 def test_a_checkpoint_s_state_dict(wrapped: dict[str, Any], tmp_path: Path) -> None:
     torch.save(wrapped, tmp_path / "net.pth.tar")
