@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from facetask.errors import SurgeryError, did_you_mean
 from facetask.surgery import masks, rebuild
@@ -16,6 +16,7 @@ from facetask.surgery.groups import CoupledGroup, coupled_groups, requested
 from facetask.surgery.kept import Kept
 from facetask.surgery.labelling import Labelling, tensors_in
 from facetask.surgery.labels import varying
+from facetask.surgery.reconstruct import reconstruct
 from facetask.surgery.taps import Tap, find_taps
 from facetask.surgery.tracing import trace
 
@@ -116,14 +117,21 @@ class ChannelGraph:
         left = {node.name for node in network.graph.nodes}
         return ChannelGraph(network, self.input_shape, [tap for tap in self.taps if tap.node in left], is_cut=True)
 
-    def pruned(self, keep: KeepSets) -> ChannelGraph:
+    def pruned(self, keep: KeepSets, images: Tensor | None = None) -> ChannelGraph:
         """Return the channel graph of the network that :meth:`prune` gives, with the same taps.
+
+        Args:
+            keep: For each tap the filters to keep, in original numbering; see :meth:`resolve`.
+            images: Normalised images, ``(n, channels, height, width)``: on them, the weights of every layer are changed
+                so that its kept inputs stand in for the dropped ones as well as they can.
 
         Raises:
             SurgeryError: As :meth:`prune`.
         """
         answer = self._answer(keep)
         network = rebuild.prune(self._network, self._labelling, answer, self.input_shape)
+        if images is not None:
+            reconstruct(self._network, network, self._labelling, answer, images)
         widths = {name: len(kept) for name, kept in self.resolve(keep).items()}
         taps = [replace(tap, n_filters=widths[tap.name]) for tap in self.taps]
         return ChannelGraph(network, self.input_shape, taps, is_cut=self._is_cut)

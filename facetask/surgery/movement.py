@@ -70,17 +70,18 @@ def resize_index(kept: Kept, call: Call, node: fx.Node) -> None:
     x, items = call.args
     if not isinstance(x, Tensor):
         return
-    written = list(items if isinstance(items, tuple) else (items,))
+    packed = isinstance(items, tuple)
+    written: list[Any] = list(node.args[1] if packed else node.args[1:2])  # type: ignore[arg-type]
     for position, d, item in _entries(items, x.dim()):
         along = kept.along(x, d)
         if bool(along.all()):
-            continue
+            continue  # what is computed from sizes or is a tensor stays so
         if isinstance(item, slice) and item != slice(None):
             start, stop, _ = item.indices(len(along))
             written[position] = slice(int(along[:start].sum()), int(along[: max(start, stop)].sum()))
         elif isinstance(item, int):
             written[position] = int(along[: item % len(along)].sum())
-    node.args = (node.args[0], tuple(written) if isinstance(items, tuple) else written[0])
+    node.args = (node.args[0], tuple(written) if packed else written[0])
 
 
 def select(state: Labelling, call: Call) -> Any:
@@ -95,7 +96,8 @@ def resize_select(kept: Kept, call: Call, node: fx.Node) -> None:
     """Move the position to where its channel is."""
     x, dim, position = call.args[0], call.argument(1, "dim"), call.argument(2, "index")
     along = kept.along(x, dim)
-    node.args, node.kwargs = (node.args[0], dim, int(along[: position % len(along)].sum())), {}
+    if not bool(along.all()):
+        node.args, node.kwargs = (node.args[0], dim, int(along[: position % len(along)].sum())), {}
 
 
 def resize_narrow(kept: Kept, call: Call, node: fx.Node) -> None:
@@ -162,8 +164,11 @@ def _write_sizes(kept: Kept, call: Call, node: fx.Node, chosen: Callable[[int, A
     packed = isinstance(given, list | tuple)
     if isinstance(given, fx.Node) and not isinstance(call.argument(lead, keyword or ""), int):
         return  # the whole shape of another tensor, which has been pruned itself
-    written = list(given) if packed else list(node.args[lead:])  # type: ignore[arg-type]
-    written = [sizes[d] if chosen(d, size) else size for d, size in enumerate(written)]
+    before = list(given) if packed else list(node.args[lead:])  # type: ignore[arg-type]
+    written = [sizes[d] if chosen(d, size) else size for d, size in enumerate(before)]
+    computed = [d for d, size in enumerate(before) if isinstance(size, fx.Node) and chosen(d, size)]
+    if computed and -1 not in before and node.target in ("view", "reshape", torch.reshape):
+        written[computed[0]] = -1  # it may count images too
     if keyword:
         node.kwargs = {**node.kwargs, keyword: tuple(written)}
     else:
@@ -179,7 +184,10 @@ def resize_unflatten(kept: Kept, call: Call, node: fx.Node) -> None:
     """Take one dimension apart into as many channels as are kept."""
     x, result = call.args[0], kept.values[call.node]
     dim = (call.module.dim if call.module is not None else call.argument(1, "dim")) % x.dim()
-    sizes = kept.sizes(result)[dim : dim + result.dim() - x.dim() + 1]
+    own = slice(dim, dim + result.dim() - x.dim() + 1)
+    sizes = kept.sizes(result)[own]
+    if sizes == list(result.shape[own]):
+        return
     node.op, node.target = "call_function", torch.unflatten
     node.args, node.kwargs = (node.args[0], dim, sizes), {}
 

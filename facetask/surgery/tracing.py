@@ -62,11 +62,13 @@ class _Proxy(fx.Proxy):
     """Stands for a value of known shape while the module's code runs."""
 
     def __getattr__(self, k: str) -> Any:
-        """Return the rank itself, the shape as a value of its own, and anything else as fx does."""
+        """Return rank and device type themselves, shape and device as values of their own, all else as fx does."""
         value = self.node.meta.get(VALUE)
         if k == "ndim" and isinstance(value, torch.Tensor):
             return value.ndim
-        if k == "shape" and isinstance(value, torch.Tensor):
+        if k == "type" and isinstance(value, torch.device):
+            return value.type
+        if k in ("shape", "device") and isinstance(value, torch.Tensor):
             return self.tracer.create_proxy("call_function", getattr, (self, k), {})
         return super().__getattr__(k)
 

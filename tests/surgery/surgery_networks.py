@@ -1,4 +1,4 @@
-"""Small networks, random weights and random keep sets for the tests of surgery."""
+"""Small networks for the tests of surgery, and the check that they are pruned exactly."""
 
 from __future__ import annotations
 
@@ -7,43 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from facetask.surgery import ChannelGraph
-
-
-def randomise(module: nn.Module, seed: int) -> nn.Module:
-    """Give weights, scales, shifts and statistics random values, in float64; return the module, in evaluation mode."""
-    module = module.double().eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-            if not tensor.is_floating_point():
-                continue
-            if tensor.dim() > 1 and tensor.shape[0] > 1:
-                tensor.normal_(generator=generator).mul_((2 / tensor[0].numel()) ** 0.5)
-            elif name.endswith(("bias", "running_mean")):
-                tensor.normal_(generator=generator).mul_(0.2)
-            else:
-                tensor.uniform_(0.5, 1.5, generator=generator)
-    return module
-
-
-def random_keep_sets(graph: ChannelGraph, rng: np.random.Generator, share: float = 0.5) -> dict[str, NDArray[np.intp]]:
-    """Return keep sets that agree within groups; every group that can drop a component drops at least one."""
-    keep = {}
-    for group in graph.groups:
-        free = np.flatnonzero(~group.fixed)
-        kept = (rng.random(group.n_components) < share) | group.fixed
-        if len(free) > 1 and kept.all():
-            kept[rng.choice(free)] = False
-        for tap in group.taps:
-            if not kept[group.component[tap]].any():
-                kept[group.component[tap][0]] = True
-        keep |= {tap: np.flatnonzero(kept[group.component[tap]]) for tap in group.taps}
-    return keep
+from facetask.surgery.trials import random_keep_sets, randomise
 
 
 def images(shape: tuple[int, int, int], seed: int = 0, batch: int = 3) -> Tensor:
@@ -345,6 +313,32 @@ def written_sizes(c: int, n: int) -> nn.Module:
     return Function(forward, body=conv(c, n), last=conv(n - 2, n))
 
 
+def mixed_sizes(c: int, n: int) -> nn.Module:
+    """Views whose sizes are computed from images and channels together, and crops computed from sizes."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(m.body(x))
+        b, width, rows, columns = x.shape
+        x = x.reshape(b * width, rows // 2, 2, columns).flip(2).reshape(b, width, rows, columns)
+        return m.last(x[:, :, : rows // 2 * 2].unflatten(1, (width // 2, 2)).flatten(1, 2))
+
+    return Function(forward, body=conv(c, n), last=conv(n, n))
+
+
+def indexed(c: int, n: int) -> nn.Module:
+    """A table of numbers read at positions that a buffer holds, in full precision, as attention does."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        x = F.relu(m.body(x))
+        with torch.autocast(x.device.type, enabled=False):
+            scale = m.table[:, m.places].mean()
+        return m.last(x * scale)
+
+    network = Function(forward, body=conv(c, n), last=conv(n, n), table=nn.Parameter(torch.ones(2, 5)))
+    network.register_buffer("places", torch.tensor([0, 3, 1]))
+    return network
+
+
 def rearranged(c: int, n: int) -> nn.Module:
     """Pixel shuffle there and back, flips, stacking and interpolation."""
 
@@ -387,6 +381,8 @@ BLOCKS: dict[str, Callable[[int, int], nn.Module]] = {
     "in place": in_place,
     "computed weight": computed_weight,
     "written sizes": written_sizes,
+    "sizes of images and channels": mixed_sizes,
+    "indexed by a tensor": indexed,
     "rearranged": rearranged,
     "transposed": transposed,
 }

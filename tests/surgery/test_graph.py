@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from surgery_networks import Function, Network, assert_exact, conv, images, parameters, random_keep_sets, randomise
+from surgery_networks import Function, Network, assert_exact, conv, images, parameters
 from torch import Tensor, nn
 
 from facetask.errors import SurgeryError
 from facetask.surgery import ChannelGraph
+from facetask.surgery.trials import random_keep_sets, randomise
 
 SHAPE = (3, 16, 16)
 
@@ -186,7 +187,7 @@ def test_a_pruned_network_can_be_exported() -> None:
 
 
 def test_the_pruned_network_takes_other_input_sizes() -> None:
-    graph = graph_of(("residual", 12), ("zero-padded", 12))
+    graph = graph_of(("residual", 12), ("zero-padded", 12), ("sizes of images and channels", 12))
     keep = random_keep_sets(graph, np.random.default_rng(0))
     larger = images((3, 32, 32))
     with torch.no_grad():
@@ -221,6 +222,26 @@ def test_unknown_operations_freeze_what_they_touch_and_say_so() -> None:
     assert (frozen.operation, frozen.taps) == ("cumsum", ("odd",))
     assert [group.fixed.all() for group in graph.groups] == [False, True, False]
     np.testing.assert_array_equal(graph.resolve({"odd": [1]})["odd"], np.arange(8))
+
+
+def test_a_weight_that_two_layers_share_stays_one() -> None:
+    graph = graph_of(("tied", 8), ("plain", 8))
+    resolved = graph.resolve({"blocks.0.0": [1, 4, 6]})
+    np.testing.assert_array_equal(resolved["blocks.0.2"], [1, 4, 6])
+    pruned = graph.prune({"blocks.0.0": [1, 4, 6]})
+    first, second = (pruned.get_submodule(f"blocks.0.{place}") for place in (2, 4))
+    assert first.weight is second.weight
+    assert first.weight.shape == (3, 3, 3, 3)
+    assert first.bias is not second.bias
+
+
+def test_a_network_with_in_place_operations_leaves_its_input_alone() -> None:
+    graph = graph_of(("in place", 8))
+    keep = random_keep_sets(graph, np.random.default_rng(0))
+    x = images(SHAPE)
+    with torch.no_grad():
+        torch.testing.assert_close(graph.prune(keep)(x), graph.masked(keep)(images(SHAPE)), rtol=1e-10, atol=1e-12)
+    assert torch.equal(x, images(SHAPE))
 
 
 @pytest.mark.parametrize(

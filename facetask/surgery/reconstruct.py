@@ -1,0 +1,100 @@
+"""Least-squares reconstruction: what the dropped channels told a layer, the kept ones tell it as well as they can.
+
+A layer of the pruned network reads the kept channels x̃ of its input, where the original read all channels x. With B the
+least-squares map from x̃ to x over the pixels of some images, weights W B in place of W's kept columns give the layer's
+own response to the best linear guess of x. Layers are done in order, each on what the layers before it, already
+reconstructed, really give.
+
+Source: the idea is that of Y. He, X. Zhang, J. Sun, "Channel Pruning for Accelerating Very Deep Neural Networks"
+(arXiv 1707.06168), which fits the layer's outputs; fitting its inputs needs one small system for all filters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from facetask.surgery.kept import Kept
+from facetask.surgery.labelling import Labelling
+
+RIDGE = 1e-4
+MOST_PIXELS = 50_000
+PIXELS_FOR_A_CHANNEL = 8
+
+
+@torch.no_grad()
+def reconstruct(
+    network: fx.GraphModule, small: fx.GraphModule, labelling: Labelling, kept: Kept, images: Tensor
+) -> None:
+    """Fold what can be told of the dropped channels into the pruned network's weights, in place.
+
+    Grouped convolutions, layers that are used more than once and layers that see too few pixels for a fit (of a gate,
+    on pooled maps) are left as they are.
+
+    Args:
+        network: The original.
+        small: The pruned network; its nodes have the original's names.
+        labelling: The original's labels.
+        kept: What was kept.
+        images: Normalised images, ``(n, channels, height, width)``; all their maps of a few layers are in memory at
+            once.
+    """
+    uses = Counter(str(node.target) for node in network.graph.nodes if node.op == "call_module")
+    copies = {node.name: node for node in small.graph.nodes}
+    original, pruned = _Values(network, images), _Values(small, images)
+    for node in network.graph.nodes:
+        copy = copies[node.name]
+        if node.op == "call_module" and uses[str(node.target)] == 1:
+            layer = network.get_submodule(str(node.target))
+            inputs = labelling.values[node.args[0]] if isinstance(node.args[0], fx.Node) else None
+            if isinstance(layer, nn.Conv2d) and layer.groups == 1 and not bool(kept.along(inputs, 1).all()):
+                rows = kept.indices(labelling.layers[str(node.target)].slices["weight"][0])  # type: ignore[index]
+                x, narrow = original.of[node.args[0]], pruned.of[copy.args[0]]
+                back = _map_back(x, narrow)
+                if back is not None:
+                    weight = small.get_submodule(str(node.target)).get_parameter("weight")
+                    weight.copy_(torch.einsum("ochw,ck->okhw", layer.weight[rows].double(), back))
+        original.step(node)
+        pruned.step(copy)
+
+
+def _map_back(x: Tensor, narrow: Tensor) -> Tensor | None:
+    """Return the least-squares map from kept channels to all, ``(n_channels, n_kept)``, or None for too few pixels."""
+    wide, few = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (x, narrow))
+    if len(few) < PIXELS_FOR_A_CHANNEL * few.shape[1]:
+        return None
+    chosen = torch.linspace(0, len(few) - 1, min(len(few), MOST_PIXELS)).long()
+    wide, few = wide[chosen].double(), few[chosen].double()
+    moments = few.T @ few
+    size = moments.diagonal().mean()
+    if size == 0:  # nothing comes through: there is nothing to tell x from
+        return None
+    moments.diagonal().add_(RIDGE * size)
+    back: Tensor = torch.linalg.solve(moments, few.T @ wide).T
+    return back
+
+
+class _Values:
+    """Runs a graph node by node, and forgets a value after its last use."""
+
+    def __init__(self, network: fx.GraphModule, images: Tensor) -> None:
+        self.of: dict[fx.Node, Any] = {}
+        self._network, self._images = network, images
+        self._left = {node: len(node.users) for node in network.graph.nodes}
+
+    def step(self, node: fx.Node) -> None:
+        """Compute one node."""
+        if node.op == "output":
+            return
+        if node.op == "placeholder":
+            self.of[node] = self._images
+        else:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.of.__getitem__)
+            self.of[node] = getattr(fx.Interpreter(self._network), node.op)(node.target, args, kwargs)
+        for source in node.all_input_nodes:
+            self._left[source] -= 1
+            if not self._left[source]:
+                del self.of[source]

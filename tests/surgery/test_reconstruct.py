@@ -1,0 +1,104 @@
+"""Weights that make the kept channels stand in for the dropped ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from surgery_networks import random_keep_sets, randomise
+from torch import Tensor, nn
+
+from facetask.surgery import ChannelGraph
+from facetask.surgery.reconstruct import RIDGE
+from facetask.testing import tiny_network
+
+SHAPE = (3, 12, 12)
+
+
+def chain(*, groups: int = 1) -> nn.Sequential:
+    """Two convolutions, the first of which has each filter twice, at another scale."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1, groups=groups), nn.ReLU()
+    )
+    randomise(network, 0)
+    first = network[0]
+    with torch.no_grad():
+        scale = torch.linspace(0.5, 2, 8, dtype=torch.float64)
+        first.weight[8:] = first.weight[:8] * scale.view(-1, 1, 1, 1)
+        first.bias[8:] = first.bias[:8] * scale
+    return network
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(8, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_nothing_is_lost_where_the_dropped_filters_are_combinations_of_the_kept(images: Tensor) -> None:
+    network = chain()
+    graph = ChannelGraph.trace(network, SHAPE).cut("2")
+    keep = {"0": list(range(8))}
+    with torch.no_grad():
+        expected = network(images).mean((2, 3))
+        plain = graph.pruned(keep).module()(images)
+        found = graph.pruned(keep, images).module()(images)
+    assert (plain - expected).abs().max() > 0.1 * expected.abs().max()
+    assert (found - expected).abs().max() < 1e-3 * (plain - expected).abs().max()
+
+
+def test_the_weights_are_those_of_ridge_regression_of_all_channels_on_the_kept(images: Tensor) -> None:
+    network = randomise(chain(), 1)
+    keep = [1, 4, 6, 11, 15]
+    found = ChannelGraph.trace(network, SHAPE).cut("2").pruned({"0": keep}, images).module().get_submodule("2")
+    with torch.no_grad():
+        x = network[:2](images).permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    few = x[:, keep]
+    penalty = RIDGE * np.square(few).sum(0).mean()
+    back = np.linalg.lstsq(
+        np.vstack([few, np.sqrt(penalty) * np.eye(len(keep))]), np.vstack([x, np.zeros((len(keep), 16))]), rcond=None
+    )[0]
+    expected = np.einsum("ochw,kc->okhw", network[2].weight.detach().numpy(), back)
+    assert np.allclose(found.weight.detach().numpy(), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_the_layers_below_are_reconstructed_first(images: Tensor) -> None:
+    """On a residual network the error shrinks everywhere, and the original is untouched."""
+    network = randomise(tiny_network(), 0)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    graph = ChannelGraph.trace(network, SHAPE).cut("3")
+    keep = random_keep_sets(graph, np.random.default_rng(0), 0.7) | {"3": list(range(16))}
+    with torch.no_grad():
+        expected = network(images).mean((2, 3))
+        plain, found = (graph.pruned(keep, given).module()(images) for given in (None, images))
+    assert (found - expected).square().mean() < 0.5 * (plain - expected).square().mean()
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_what_cannot_be_fitted_is_left_as_it_is(images: Tensor) -> None:
+    grouped = ChannelGraph.trace(chain(groups=2), SHAPE).cut("2")
+    keep = grouped.resolve({"0": [0, 1, 2, 8, 9, 10]})
+    assert len(keep["0"]) < 16
+    few = ChannelGraph.trace(chain(), (3, 1, 1)).cut("2")  # eight pixels for eight channels
+    for graph, kept, given in [(grouped, keep, images), (few, {"0": list(range(8))}, images[:, :, :1, :1])]:
+        plain, found = (graph.pruned(kept, batch).module().get_submodule("2").weight for batch in (None, given))
+        assert torch.equal(plain, found)
+
+
+def test_a_layer_that_is_used_twice_keeps_its_weights(images: Tensor) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.shared = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+            self.top = nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.first(x))
+            return torch.relu(self.top(torch.relu(self.shared(torch.relu(self.shared(x))))))
+
+    graph = ChannelGraph.trace(randomise(Twice(), 0), SHAPE)
+    graph = graph.cut(graph.taps[-1].name)
+    keep = random_keep_sets(graph, np.random.default_rng(1))
+    plain, found = (graph.pruned(keep, given).module() for given in (None, images))
+    assert plain.get_submodule("shared").weight.shape[1] < 8
+    assert torch.equal(plain.get_submodule("shared").weight, found.get_submodule("shared").weight)
+    assert not torch.equal(plain.get_submodule("top").weight, found.get_submodule("top").weight)
