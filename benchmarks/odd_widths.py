@@ -62,7 +62,7 @@ def main() -> None:
         ("onnxruntime", multiple): run_onnx(convert(network, shape, "onnx", what="the network"))
         for multiple, network in networks.items()
     }
-    print("| batch | runtime | round_to | M MACs | ms an image | ns for 1000 MACs | odd widths take, for the same work |")
+    print("| batch | runtime | round_to | M MACs | ms an image | ns for 1000 MACs | odd widths take, same work |")
     print("|---|---|---|---|---|---|---|")
     for batch in (1, 32):
         images = torch.randn(batch, *shape)

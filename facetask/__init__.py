@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from facetask.errors import WeightsError as WeightsError
     from facetask.errors import did_you_mean as did_you_mean
     from facetask.hookspecs import hookimpl as hookimpl
+    from facetask.label_source import label_images as label_images
     from facetask.module_adapter import module_architecture as module_architecture
     from facetask.moments import Moments as Moments
     from facetask.plugin_manager import PluginManager as PluginManager
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from facetask.records import Weights as Weights
     from facetask.runner import RunResult as RunResult
     from facetask.runner import run as run
+    from facetask.task_choice import TaskChoice as TaskChoice
     from facetask.weights import package_file as package_file
     from facetask.weights import read_state_dict as read_state_dict
 
@@ -68,6 +70,7 @@ _HOMES = {
         "did_you_mean",
     ],
     "hookspecs": ["hookimpl"],
+    "label_source": ["label_images"],
     "module_adapter": ["module_architecture"],
     "moments": ["Moments"],
     "plugin_manager": ["PluginManager"],
@@ -87,6 +90,7 @@ _HOMES = {
         "Weights",
     ],
     "runner": ["RunResult", "run"],
+    "task_choice": ["TaskChoice"],
     "weights": ["package_file", "read_state_dict"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

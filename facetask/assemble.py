@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facetask import results as shape
-from facetask.curves import Curve, knee
+from facetask.curves import Curve
+from facetask.keep_sets import choose, draws
 from facetask.satellite import seed_of_trial, to_finite
 from facetask.splits import missing_values
+from facetask.stability import selection_probability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +92,7 @@ def _task(config: RunConfig, record: TaskRecord, until: Any) -> shape.TaskResult
         labels=record.task.summary(),
         regress=_regress(record),
         curve=_curves(config, record) if first.curve else None,
-        prune=_prune(config, record) if first.prune else None,
+        prune=_prune(record) if first.prune else None,
         finetune=_finetune(record) if first.finetune else None,
         wall_s={stage: sum(trial.wall_s[stage] for trial in record.trials) for stage in stages},
         trials=[_trial(config, record, index, trial) for index, trial in enumerate(record.trials)],
@@ -111,25 +113,46 @@ def _regress(record: TaskRecord) -> shape.RegressResult:
         for fits in zip(*(trial.taps for trial in trials), strict=True)
     ]
     baseline = _over_trials([trial.baseline for trial in trials])
-    return shape.RegressResult(taps=taps, best_tap=trials[0].best_tap, baseline=baseline)
+    classifiers = [trial.classifier for trial in trials if trial.classifier is not None]
+    return shape.RegressResult(
+        taps=taps,
+        best_tap=trials[0].best_tap,
+        baseline=baseline,
+        classifier=_over_trials(classifiers) if classifiers else None,
+        confusion=trials[0].confusion,
+    )
 
 
 def _curves(config: RunConfig, record: TaskRecord) -> shape.CurveResult:
-    """Return the reported trial's curves."""
-    curves = record.trials[0].curve
-    assert curves is not None
+    """Return the reported trial's curves, with what all trials say of each filter."""
+    assert record.trials[0].regress is not None
+    trials = [trial.curve for trial in record.trials if trial.curve is not None]
+    widths = {fit.tap: fit.n_filters for fit in record.trials[0].regress.taps}
     return shape.CurveResult(
-        taps=[
-            shape.TapCurve(tap=tap, full_rmse=curve.unpruned_rmse, **_points(curve, config.prune.threshold))
-            for tap, curve in curves.taps.items()
-        ],
+        taps=[_tap_curve(config, tap, [trial.taps[tap] for trial in trials], widths[tap]) for tap in trials[0].taps],
         selector=config.selector.name,
+        rule=str(config.prune.knee),
         threshold=config.prune.threshold,
+        refit=config.curve.refit,
+        draws=len(trials) * (1 + config.curve.bootstrap),
         unit=record.task.kind.unit(record.task.targets.shape[1]),
     )
 
 
-def _prune(config: RunConfig, record: TaskRecord) -> shape.PruneResult:
+def _tap_curve(config: RunConfig, tap: str, trials: list[Curve], n_filters: int) -> shape.TapCurve:
+    """Return one tap's curve in the reported trial, and how often each filter is chosen in any."""
+    choice = choose(trials, n_filters, config.prune)
+    orders = draws(trials)
+    probability = selection_probability(orders, n_filters, choice.knee) if len(orders) > 1 else None
+    return shape.TapCurve(
+        tap=tap,
+        full_rmse=trials[0].unpruned_rmse,
+        probability=None if probability is None else [round(float(share), 4) for share in probability],
+        **_points(trials[0], choice.knee, choice.notes),
+    )
+
+
+def _prune(record: TaskRecord) -> shape.PruneResult:
     """Return the reported trial's pruned network and the metrics over the trials."""
     trials = [trial.prune for trial in record.trials if trial.prune is not None]
     pruned = trials[0]
@@ -140,10 +163,12 @@ def _prune(config: RunConfig, record: TaskRecord) -> shape.PruneResult:
         full=pruned.full,
         groups=[
             shape.GroupCurve(
-                taps=list(group.taps), n_components=group.n_components, **_points(group.curve, config.prune.threshold)
+                taps=list(group.taps),
+                n_components=group.n_components,
+                **_points(group.curve, group.knee, group.notes),
             )
             for group in pruned.groups
-            if group.curve is not None
+            if group.curve is not None and group.knee is not None
         ],
         params=cost.params,
         macs=cost.macs,
@@ -157,6 +182,7 @@ def _prune(config: RunConfig, record: TaskRecord) -> shape.PruneResult:
         macs_note=pruned.macs_note,
         metrics_unpruned=_over_trials([trial.metrics_unpruned for trial in trials]),
         metrics_pruned=_over_trials([trial.metrics_pruned for trial in trials]),
+        confusion=pruned.confusion,
     )
 
 
@@ -165,6 +191,7 @@ def _finetune(record: TaskRecord) -> shape.FinetuneResult:
     trials = [trial.finetune for trial in record.trials if trial.finetune is not None]
     return shape.FinetuneResult(
         metrics=_over_trials([trial.metrics for trial in trials]),
+        confusion=trials[0].confusion,
         epochs=[
             shape.Epoch(
                 epoch=score.epoch,
@@ -201,13 +228,13 @@ def _trial(config: RunConfig, record: TaskRecord, index: int, trial: TrialOutcom
     )
 
 
-def _points(curve: Curve, threshold: float) -> dict[str, Any]:
-    """Return a curve's points and its knee."""
+def _points(curve: Curve, knee: int, notes: Sequence[str]) -> dict[str, Any]:
+    """Return a curve's points, its knee and notes."""
     return {
         "n_filters": list(curve.n_filters),
         "rmse": list(curve.rmse),
-        "knee": curve.n_filters[knee(curve, threshold)],
-        "notes": list(curve.notes),
+        "knee": knee,
+        "notes": [*curve.notes, *notes],
     }
 
 

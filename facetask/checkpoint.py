@@ -20,11 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor, nn
 
 from facetask.errors import CheckpointError, FacetaskError, RunDirError, WeightsError
-from facetask.kinds import Decision, TaskSpec
+from facetask.kinds import TaskSpec
 from facetask.network import BaseNetwork, Round, following, load_state, trace_architecture
 from facetask.preprocessing import Preprocessing
 from facetask.records import Flip, Kind
 from facetask.stages.prune import build_pruned
+from facetask.task_kind import Decision
 
 if TYPE_CHECKING:
     from facetask.plugin_manager import PluginManager
@@ -112,7 +113,8 @@ class FaceModel(nn.Module):
     def predict(self, paths: Sequence[str | os.PathLike[str]], batch_size: int = 32) -> Iterator[dict[str, Any]]:
         """Yield the task's value for each image file, preprocessed as in training.
 
-        Each is a dict with ``value`` and, by the task's kind, ``unit``, ``score`` or ``regressed``.
+        Each is a dict with ``value`` and, by the task's kind, ``unit``, ``score`` or ``regressed``. Of several labels,
+        ``value`` (0 or 1) and ``score`` are dicts by label.
 
         Raises:
             DataError: If an image cannot be read.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from facetask.context import current_plugins, run_context
 from facetask.errors import PluginError, did_you_mean
 from facetask.yaml_loader import Document, KeyPath, Problem, describe, dump_yaml, escaped, load_yaml
 
@@ -172,22 +174,68 @@ class CutWithin(_Section):
     within: Annotated[float, Field(ge=0)]
 
 
+class CurveConfig(_Section):
+    """How the characteristic curves are drawn.
+
+    Attributes:
+        refit: ``least-squares`` fits the model anew on each support; ``none`` takes the selector's own coefficients,
+            which only some selectors give (lasso does).
+        bootstrap: On how many resamples of each trial's training images the selector is asked again, to see how often
+            it chooses each filter.
+    """
+
+    refit: Literal["least-squares", "none"] = "least-squares"
+    bootstrap: Annotated[int, Field(ge=0)] = 0
+
+
+class KneeSize(_Section):
+    """The same number, or the same fraction, of the filters of every tap or coupled group."""
+
+    filters: Annotated[int, Field(ge=1)] | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> KneeSize:
+        if (self.filters is None) == (self.fraction is None):
+            raise ValueError("expected a mapping such as {filters: 64} or {fraction: 0.25}")
+        return self
+
+    def of(self, n_components: int) -> int:
+        """Return how many are kept of so many, at least one."""
+        if self.fraction is not None:
+            return max(math.floor(self.fraction * n_components + 0.5), 1)
+        return min(self.filters or 1, n_components)
+
+    def __str__(self) -> str:
+        return f"filters: {self.filters}" if self.fraction is None else f"fraction: {self.fraction:g}"
+
+
 class PruneConfig(_Section):
     """Where to cut and what to keep.
 
     Attributes:
+        knee: How many filters of a curve are kept: ``threshold``, the fewest within ``threshold`` of its best;
+            ``elbow``, where it bends most; ``one-standard-error``, the fewest within one standard error of the best
+            over the trials; or a given number or fraction of them.
         threshold: Knee threshold, as a fraction of a curve's RMSE range.
+        stable: Keep, instead of the filters that the curve holds at its knee, those that at least this share of the
+            trials and bootstrap resamples choose among as many; null keeps the curve's.
         cut: ``best``, a tap's name, or the lowest tap that is nearly as good as the best.
         couple: How the keep set of coupled taps is found: by one curve for the group, or from one for each tap
             (``union``, ``intersection``). ``free`` is ``group``, but taps that would keep the same indices as the one
             before them, by their architecture's rule, get a curve of their own.
         round_to: Kept widths are rounded to the nearest multiple of this, which many processors compute faster.
+        reconstruct: On so many training images the weights of every layer are changed so that its kept inputs stand in
+            for the dropped ones; 0: they are sliced only, as in the paper.
     """
 
+    knee: Literal["threshold", "elbow", "one-standard-error"] | KneeSize = "threshold"
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.01
+    stable: Annotated[float, Field(gt=0, le=1)] | None = None
     cut: Annotated[str, Field(min_length=1)] | CutWithin = "best"
     couple: Literal["group", "union", "intersection", "free"] = "group"
     round_to: Annotated[int, Field(ge=1)] = 1
+    reconstruct: Annotated[int, Field(ge=0)] = 256
 
 
 _LEARNING_RATES = {"scaled-adamw": 1e-2, "adamw": 1.5e-4, "sgd": 1e-3}
@@ -218,7 +266,7 @@ class FinetuneConfig(_Section):
     learning_rate: Annotated[float, Field(gt=0)] = Field(default_factory=_learning_rate)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    loss: Literal["auto", "smooth-l1", "mse", "cross-entropy"] = "auto"
+    loss: Literal["auto", "smooth-l1", "mse", "cross-entropy", "partial-bce"] = "auto"
     flip: bool = True
     shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -257,6 +305,7 @@ class RunConfig(_Section):
     data: DataConfig
     satellite_tasks: Annotated[tuple[SatelliteTask, ...], Field(min_length=1)]
     selector: PluginChoice = PluginChoice(name=_DEFAULT_SELECTOR)
+    curve: CurveConfig = CurveConfig()
     prune: PruneConfig = PruneConfig()
     finetune: Annotated[FinetuneConfig | Literal[False], BeforeValidator(_mapping_or_false)] = FinetuneConfig()
     split: SplitConfig = SplitConfig()
@@ -304,10 +353,7 @@ def config_differences(a: RunConfig | Mapping[str, Any], b: RunConfig | Mapping[
 
 def _validated(document: Document, base: Path, plugins: PluginLookup | None) -> RunConfig:
     """Return a document's configuration, or raise ConfigError with all its problems."""
-    if plugins is None:
-        from facetask.plugin_manager import default_manager
-
-        plugins = default_manager()
+    plugins = plugins or current_plugins()
     document = document.expanded(os.environ)
     structure = copy.deepcopy(document.value)
     if isinstance(structure, dict):
@@ -315,15 +361,30 @@ def _validated(document: Document, base: Path, plugins: PluginLookup | None) -> 
     problems: list[Problem] = []
     params: dict[KeyPath, BaseModel] = {}
     for kind, path, choice in _choices(structure):
-        found = _plugin_params(plugins, kind, path, choice, base=base, problems=problems)
+        with run_context(plugins):
+            found = _plugin_params(plugins, kind, path, choice, base=base, problems=problems)
         if found is not None:
             params[path] = found
     try:
         config = RunConfig.model_validate_json(json.dumps(structure), context={"base": base})
+        problems += _too_few_trials(config)
     except ValidationError as error:
         problems += _problems(error, RunConfig, structure, ())
     document.raise_problems(problems)
     return _completed(config, params)
+
+
+def _too_few_trials(config: RunConfig) -> Iterator[Problem]:
+    """Yield what cannot be done with so few trials."""
+    if config.trials == 1 and config.prune.knee == "one-standard-error":
+        yield Problem(
+            ("prune", "knee"), "one-standard-error compares trials, and there is one only; set trials to 2 or more"
+        )
+    if config.trials == 1 and config.prune.stable is not None and not config.curve.bootstrap:
+        yield Problem(
+            ("prune", "stable"),
+            "how often a filter is chosen cannot be told from one trial; set trials to 2 or more, or curve.bootstrap",
+        )
 
 
 def _choices(structure: Any) -> Iterator[tuple[str, KeyPath, dict[str, Any]]]:

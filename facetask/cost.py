@@ -1,7 +1,7 @@
 """What a network costs: parameters, multiply–accumulates, bytes; and a saved model's cost beside its base network's.
 
-MACs are counted by torch's own flop counter at batch 1, from shapes alone; thop counts them a second time, on a deep copy, since it leaves
-buffers behind in a state dict.
+MACs are counted by torch's own flop counter at batch 1, from shapes alone; thop counts them a second time, on a deep
+copy, since it leaves buffers behind in a state dict.
 """
 
 from __future__ import annotations

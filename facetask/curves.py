@@ -1,17 +1,25 @@
-"""Characteristic curves: the validation error of a refit on each support of a selector's path, and the curve's knee."""
+"""Characteristic curves: the validation error of a refit on each support of a selector's path."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, lapack
 
 from facetask.errors import CurveError
 from facetask.moments import Moments
-from facetask.regression import RANK_TOLERANCE, check_same_shape, fit_ridge, output_weights, rmse_from_moments
+from facetask.regression import (
+    RANK_TOLERANCE,
+    check_same_shape,
+    fit_ridge,
+    output_weights,
+    rmse_from_moments,
+    rmse_of_models,
+)
+from facetask.stability import order_of_appearance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
     from facetask.records import SelectionPath
 
     Supports = Sequence[NDArray[np.intp]]
+
+Refit = Literal["least-squares", "none"]
 
 IMAGES_PER_COLUMN = 10
 RIDGE_STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -32,9 +42,12 @@ class Curve:
 
     Attributes:
         n_filters: Number of components kept at each point.
-        rmse: Validation RMSE of the refit at each point, in the unit that ``scale`` gave it.
+        rmse: Validation RMSE at each point, of the refit or of the selector's own model, in the unit that ``scale``
+            gave it.
         supports: The components kept at each point, sorted.
-        unpruned_rmse: Validation RMSE of the regression on all columns, fitted by the same rule.
+        unpruned_rmse: Validation RMSE of the regression on all columns, fitted as refits are.
+        order: The components of all supports as they first appear along the path.
+        resampled: The same order on each bootstrap resample of the training images.
         strengths: The selector's penalty at each point (lasso's λ, relative to the largest), where there is one.
         notes: What the user should know about the path and the refits.
     """
@@ -43,37 +56,10 @@ class Curve:
     rmse: tuple[float, ...]
     supports: tuple[NDArray[np.intp], ...]
     unpruned_rmse: float
+    order: NDArray[np.intp]
+    resampled: tuple[NDArray[np.intp], ...] = ()
     strengths: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()
-
-    def knee_filters(self, threshold: float) -> int:
-        """Return how many filters are kept at the knee; see :func:`knee`."""
-        return self.n_filters[knee(self, threshold)]
-
-
-def knee(curve: Curve, threshold: float) -> int:
-    """Return the index of the point with the fewest filters whose RMSE stays within the threshold of the best.
-
-    Among points with equally many filters it is the one with the lowest RMSE.
-
-    Args:
-        curve: A curve with at least one point.
-        threshold: Allowed increase, as a fraction of the curve's RMSE range, in [0, 1].
-
-    Raises:
-        CurveError: If the curve is empty, its RMSE is not finite, or the threshold is outside [0, 1].
-
-    Source: arXiv 1901.02675, eq. 2.
-    """
-    if not 0 <= threshold <= 1:
-        raise CurveError(f"knee threshold {threshold}: a fraction of the curve's RMSE range, from 0 to 1, is needed")
-    rmse = np.asarray(curve.rmse, dtype=np.float64)
-    if not len(rmse) or not np.isfinite(rmse).all():
-        raise CurveError(f"a curve of {len(rmse)} points, {int((~np.isfinite(rmse)).sum())} not finite, has no knee")
-    allowed = rmse.min() + threshold * (rmse.max() - rmse.min())
-    # max: rounding of the line above must not exclude the best point itself.
-    good = np.flatnonzero(rmse <= max(allowed, rmse.min()))
-    return int(min(good, key=lambda index: (curve.n_filters[index], rmse[index])))
 
 
 def characteristic_curve(
@@ -82,11 +68,12 @@ def characteristic_curve(
     component: NDArray[np.intp],
     path: SelectionPath,
     scale: NDArray[np.float64] | None,
+    refit: Refit = "least-squares",
 ) -> Curve:
-    """Return the validation RMSE of the model refitted on each support of a path.
+    """Return the validation RMSE of the model on each support of a path.
 
-    The refit is least squares; with fewer than ten training images a column it is ridge, its strength tuned on
-    validation. Everything is computed from moments.
+    The model is refitted by least squares; with fewer than ten training images a column by ridge, its strength tuned
+    on validation. Without refit it is the selector's own. Everything is computed from moments.
 
     Args:
         train: Moments of the training images.
@@ -94,15 +81,22 @@ def characteristic_curve(
         component: Component of each column, ``(n_columns,)``.
         path: A selector's supports, in components.
         scale: What each output's error is divided by, ``(n_outputs,)``; ``None`` divides nothing.
+        refit: ``none`` takes the path's own coefficients.
 
     Raises:
-        CurveError: If the path is empty, a support is empty or names a component that has no column, or the
-            moments, components and scale do not fit each other.
+        CurveError: If the path is empty, a support is empty or names a component that has no column, the
+            moments, components, coefficients and scale do not fit each other, or coefficients are needed but missing.
     """
     check_same_shape(train, validation)
     if component.shape != (train.n_columns,):
         raise CurveError(f"{component.shape} components for {train.n_columns} columns; one for each column is needed")
-    columns = _columns_of(path.supports, component)
+    columns = columns_of(path.supports, component)
+    check_coefficients(path, columns, train)
+    if refit == "none":
+        everything = replace(path, supports=(np.unique(component),), strengths=None, coefficients=None, notes=())
+        unpruned = characteristic_curve(train, validation, component, everything, scale)
+        rmse = _rmse_of_path(path, train, validation, scale)
+        return _curve(path, component, rmse, unpruned.unpruned_rmse, path.notes)
     # Consecutive equal supports are one model (a lasso path holds many); the unpruned level is one more.
     first = [index for index, _ in enumerate(columns) if not index or not _equal(columns[index], columns[index - 1])]
     distinct = [*(columns[index] for index in first), np.arange(train.n_columns)]
@@ -120,14 +114,86 @@ def characteristic_curve(
             f"{int(few[point_of].sum())} of {len(columns)} points: ridge refit tuned on validation "
             f"(fewer than {IMAGES_PER_COLUMN} training images a column)"
         )
+    return _curve(path, component, rmse[point_of], float(rmse[-1]), notes)
+
+
+def columns_of(supports: Supports, component: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Return the columns of each support's components.
+
+    Raises:
+        CurveError: If there is no support, one is not sorted and unique, or names a component that has no column.
+    """
+    if not supports:
+        raise CurveError("the selector's path is empty: it must hold at least one support")
+    known = int(component.max()) + 1
+    columns = []
+    for index, support in enumerate(supports):
+        if not len(support) or support.min() < 0 or support.max() >= known or (np.diff(support) <= 0).any():
+            raise CurveError(
+                f"support {index} of the selector's path is {support.tolist()[:8]}; sorted unique components "
+                f"from 0 to {known - 1} are needed"
+            )
+        chosen = np.zeros(known, dtype=bool)
+        chosen[support] = True
+        columns.append(np.flatnonzero(chosen[component]))
+        if not len(columns[-1]):
+            raise CurveError(f"support {index} of the selector's path has no column")
+    return columns
+
+
+def check_coefficients(path: SelectionPath, columns: Supports, train: Moments) -> None:
+    """Check that a path's coefficients, if it has any, are finite and 0 off each point's support.
+
+    Args:
+        path: A selector's path.
+        columns: The columns of each support.
+        train: The moments that the selector saw.
+
+    Raises:
+        CurveError: If they are not.
+    """
+    if path.coefficients is None:
+        return
+    expected, found = (len(path.supports), train.n_columns, train.n_outputs), np.shape(path.coefficients)
+    if found != expected or not np.isfinite(path.coefficients).all():
+        raise CurveError(f"the selector's coefficients have the shape {found}; finite ones of {expected} are needed")
+    for index, chosen in enumerate(columns):
+        if np.delete(path.coefficients[index], chosen, axis=0).any():
+            raise CurveError(f"the selector's coefficients of point {index} are not 0 off its support")
+
+
+def _curve(
+    path: SelectionPath,
+    component: NDArray[np.intp],
+    rmse: NDArray[np.float64],
+    unpruned_rmse: float,
+    notes: Sequence[str],
+) -> Curve:
+    """Return a path's curve."""
     return Curve(
         n_filters=tuple(len(support) for support in path.supports),
-        rmse=tuple(float(value) for value in rmse[point_of]),
+        rmse=tuple(float(value) for value in rmse),
         supports=path.supports,
-        unpruned_rmse=float(rmse[-1]),
+        unpruned_rmse=unpruned_rmse,
+        order=order_of_appearance(path, component),
         strengths=None if path.strengths is None else tuple(float(strength) for strength in path.strengths),
         notes=tuple(notes),
     )
+
+
+def _rmse_of_path(
+    path: SelectionPath, train: Moments, validation: Moments, scale: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """Return the validation RMSE ``(n_points,)`` of the selector's own models."""
+    if path.coefficients is None:
+        raise CurveError(
+            "it gives supports but no coefficients of its own, which `curve: {refit: none}` needs; "
+            "use refit: least-squares, or a selector such as lasso"
+        )
+    unit = np.where(train.dead_columns, np.inf, train.std_x)
+    coef = np.asarray(path.coefficients, dtype=np.float64).transpose(1, 0, 2) / unit[:, None, None]
+    intercept = train.mean_y - np.einsum("p,pkm->km", train.mean_x, coef)
+    return rmse_of_models(coef, intercept, validation, scale)
 
 
 class _Refits:
@@ -205,26 +271,6 @@ class _Refits:
         spread = np.diagonal(self.validation.yy) + np.einsum("pkm,pkm->km", coef, image)
         shift = self.target_shift - np.einsum("p,pkm->km", self.check_shift, coef)
         return np.asarray(np.maximum(spread, 0) / self.validation.n + shift**2)
-
-
-def _columns_of(supports: Supports, component: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """Return the columns of each support's components."""
-    if not supports:
-        raise CurveError("the selector's path is empty: it must hold at least one support")
-    known = int(component.max()) + 1
-    columns = []
-    for index, support in enumerate(supports):
-        if not len(support) or support.min() < 0 or support.max() >= known or (np.diff(support) <= 0).any():
-            raise CurveError(
-                f"support {index} of the selector's path is {support.tolist()[:8]}; sorted unique components "
-                f"from 0 to {known - 1} are needed"
-            )
-        chosen = np.zeros(known, dtype=bool)
-        chosen[support] = True
-        columns.append(np.flatnonzero(chosen[component]))
-        if not len(columns[-1]):
-            raise CurveError(f"support {index} of the selector's path has no column")
-    return columns
 
 
 def _by_first_appearance(supports: Supports) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -45,6 +45,15 @@ class Images:
         return hashlib.blake2b(self.digests.tobytes(), digest_size=DIGEST_SIZE).hexdigest()
 
 
+def content_digest(path: Path) -> bytes:
+    """Return a digest of a file's content, by which results computed from it are cached.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    return hashlib.blake2b(path.read_bytes(), digest_size=DIGEST_SIZE).digest()
+
+
 def scan_images(
     data: FaceData,
     max_bad_share: float,
@@ -68,7 +77,7 @@ def scan_images(
 
     def examine(path: Path) -> bytes | str:
         try:
-            digest = hashlib.blake2b(path.read_bytes(), digest_size=DIGEST_SIZE).digest()
+            digest = content_digest(path)
         except OSError as error:
             return f"{path.name} ({error.strerror})"
         if not known_good(digest):

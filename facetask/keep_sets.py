@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facetask.curves import Curve, knee
+from facetask.config import KneeSize
+from facetask.curves import Curve
+from facetask.knees import exactly, find_knee, ranked
+from facetask.stability import selection_probability, stable_components
 from facetask.surgery import CoupledGroup
 
 if TYPE_CHECKING:
@@ -26,6 +29,33 @@ KeepSets = Mapping[str, "NDArray[np.intp]"]
 
 
 @dataclass(frozen=True)
+class TrialCurves:
+    """The curves of one trial, and what draws more of them.
+
+    Attributes:
+        split: The trial's partition.
+        curves: The curves of single taps.
+        chooser: The selector, for coupled groups.
+        groups: The coupled groups' curves drawn so far: other trials ask for the same.
+    """
+
+    split: Split
+    curves: Curves
+    chooser: Chooser
+    groups: dict[tuple[tuple[str, ...], bytes], Curve] = field(default_factory=dict)
+
+    def of(self, group: CoupledGroup, responses: Responses, task: Satellite) -> Curve:
+        """Return one curve over all of a group's taps together."""
+        component = np.concatenate([group.component[tap] for tap in group.taps])
+        if len(group.taps) == 1 and np.array_equal(component, np.arange(len(component))):
+            return self.curves.taps[group.taps[0]]
+        key = (group.taps, component.tobytes())
+        if key not in self.groups:
+            self.groups[key] = self.chooser.curve(responses, group.taps, component, task, self.split)
+        return self.groups[key]
+
+
+@dataclass(frozen=True)
 class GroupChoice:
     """One coupled group's curve and what was kept.
 
@@ -33,13 +63,72 @@ class GroupChoice:
         taps: The group's taps.
         n_components: How many components it has.
         curve: Its curve; None where every tap's own curve decided (``couple: union`` or ``intersection``).
+        knee: How many components the rule keeps of the curve; None where there is none.
         kept: How many components were kept.
+        notes: What the user should know about the choice.
     """
 
     taps: tuple[str, ...]
     n_components: int
     curve: Curve | None
+    knee: int | None
     kept: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one curve, or the same curve of several trials, says is to be kept.
+
+    Attributes:
+        knee: How many components the rule keeps.
+        support: Which are kept, sorted.
+        ranking: All components, the one to keep first in front.
+        notes: What the user should know.
+    """
+
+    knee: int
+    support: NDArray[np.intp]
+    ranking: NDArray[np.intp]
+    notes: tuple[str, ...] = ()
+
+
+def needs_all_trials(settings: PruneConfig) -> bool:
+    """Return whether what one trial keeps depends on the others' curves."""
+    return settings.knee == "one-standard-error" or settings.stable is not None
+
+
+def choose(curves: Sequence[Curve], n_components: int, settings: PruneConfig) -> Choice:
+    """Return what the configured rule keeps of a curve.
+
+    Args:
+        curves: The curve, and after it the same tap's or group's in the other trials.
+        n_components: How many components there are.
+        settings: The knee's rule, and how often a component must be chosen.
+
+    Raises:
+        CurveError: If a curve has no knee by this rule.
+    """
+    found = find_knee(curves[0], settings, n_components, curves[1:])
+    ranking = ranked(curves[0].order, n_components)
+    if settings.stable is None:
+        return Choice(found.n_filters, found.support, ranking)
+    orders = draws(curves)
+    probability = selection_probability(orders, n_components, found.n_filters)
+    support = stable_components(probability, settings.stable)
+    note = (
+        f"{len(support)} kept, {found.n_filters} at the knee: chosen in at least {settings.stable:.0%} of "
+        f"{len(orders)} draws"
+    )
+    if probability[support].max() < settings.stable:
+        note = f"1 kept: none is chosen in {settings.stable:.0%} of {len(orders)} draws, this one most often"
+    likeliest = ranking[np.argsort(-probability[ranking], kind="stable")]
+    return Choice(found.n_filters, support, likeliest, (note,))
+
+
+def draws(curves: Sequence[Curve]) -> list[NDArray[np.intp]]:
+    """Return the order in which components first appear in each trial and each of its resamples."""
+    return [order for curve in curves for order in (curve.order, *curve.resampled)]
 
 
 def choose_keep_sets(
@@ -47,9 +136,7 @@ def choose_keep_sets(
     follows: Mapping[str, str],
     responses: Responses,
     task: Satellite,
-    split: Split,
-    curves: Curves,
-    chooser: Chooser,
+    trials: Sequence[TrialCurves],
     settings: PruneConfig,
 ) -> tuple[dict[str, NDArray[np.intp]], tuple[GroupChoice, ...]]:
     """Return a keep set for every tap of a cut graph, and how each coupled group came to its own.
@@ -59,31 +146,33 @@ def choose_keep_sets(
         follows: Taps that keep the same indices as another.
         responses: All taps' responses.
         task: The satellite task.
-        split: The trial's partition.
-        curves: The curves of single taps.
-        chooser: The selector, for coupled groups.
-        settings: Threshold, coupling and rounding.
+        trials: The trial's curves, then those of the other trials, which only some settings need.
+        settings: The knee's rule, coupling and rounding.
     """
+    trials = trials if needs_all_trials(settings) else trials[:1]
+    scope = trials[0].chooser.selector.scope
     following = _following(graph, follows) if settings.couple != "free" else {}
     groups = tuple(group for group in graph.groups if not following.keys() & set(group.taps))
-    if chooser.selector.scope == "all":
+    if scope == "all":
         groups = (_everything(groups),)
-    by_tap = settings.couple in ("union", "intersection") and chooser.selector.scope == "group"
+    by_tap = settings.couple in ("union", "intersection") and scope == "group"
     keep: dict[str, NDArray[np.intp]] = {}
     choices = []
     for group in groups:
         if group.fixed.all():
             continue
-        curve = None if by_tap else _group_curve(group, responses, task, split, curves, chooser)
-        if curve is None:
-            kept, order = _by_tap_curves(group, curves, settings)
+        curve, knee = None, None
+        if by_tap:
+            kept, ranking, notes = _by_tap_curves(group, [trial.curves for trial in trials], settings)
+            kept |= group.fixed
         else:
-            kept, order = _mask(curve.supports[knee(curve, settings.threshold)], group.n_components), [*curve.supports]
-        ranking = _by_first_appearance(np.concatenate(order), group.n_components)
-        kept |= group.fixed
+            curves = [trial.of(group, responses, task) for trial in trials]
+            choice = choose(curves, group.n_components, settings)
+            curve, knee, ranking, notes = curves[0], choice.knee, choice.ranking, choice.notes
+            kept = _with_fixed(_mask(choice.support, group.n_components), group.fixed, ranking, settings)
         _give_every_tap_one(kept, group, ranking)
         kept = _rounded(kept, group, ranking, settings.round_to)
-        choices.append(GroupChoice(group.taps, group.n_components, curve, int(kept.sum())))
+        choices.append(GroupChoice(group.taps, group.n_components, curve, knee, int(kept.sum()), notes))
         keep |= {tap: np.flatnonzero(kept[group.component[tap]]) for tap in group.taps}
     for tap in following:
         if following[tap] in keep:
@@ -102,36 +191,38 @@ def _following(graph: ChannelGraph, follows: Mapping[str, str]) -> dict[str, str
     return {tap: leader for tap, leader in follows.items() if tap in alone and tap != cut and leader in names}
 
 
-def _group_curve(
-    group: CoupledGroup, responses: Responses, task: Satellite, split: Split, curves: Curves, chooser: Chooser
-) -> Curve:
-    """Return one curve over all the group's taps together."""
-    component = np.concatenate([group.component[tap] for tap in group.taps])
-    if len(group.taps) == 1 and np.array_equal(component, np.arange(len(component))):
-        return curves.taps[group.taps[0]]
-    return chooser.curve(responses, group.taps, component, task, split)
+def _with_fixed(
+    kept: NDArray[np.bool_], fixed: NDArray[np.bool_], ranking: NDArray[np.intp], settings: PruneConfig
+) -> NDArray[np.bool_]:
+    """Keep what is fixed as well; where a number of filters is asked for, instead of the last ranked."""
+    if isinstance(settings.knee, KneeSize) and settings.stable is None:
+        return exactly(kept, int(kept.sum()), ranking, fixed)
+    return kept | fixed
 
 
 def _by_tap_curves(
-    group: CoupledGroup, curves: Curves, settings: PruneConfig
-) -> tuple[NDArray[np.bool_], list[NDArray[np.intp]]]:
-    """Keep what any tap's own knee wants (union), or what all taps that have the component want (intersection)."""
+    group: CoupledGroup, trials: Sequence[Curves], settings: PruneConfig
+) -> tuple[NDArray[np.bool_], NDArray[np.intp], tuple[str, ...]]:
+    """Keep what any tap's own knee wants (union), or what all taps that have the component want (intersection).
+
+    Returns:
+        Which components are kept, all of them ranked, and notes.
+    """
     wanted = np.zeros(group.n_components, dtype=bool)
     refused = np.zeros(group.n_components, dtype=bool)
     order: list[NDArray[np.intp]] = []
+    notes: list[str] = []
     for tap in group.taps:
-        curve, component = curves.taps[tap], group.component[tap]
-        chosen = _mask(component[curve.supports[knee(curve, settings.threshold)]], group.n_components)
+        component = group.component[tap]
+        choice = choose([curves.taps[tap] for curves in trials], len(component), settings)
+        chosen = _mask(component[choice.support], group.n_components)
         wanted |= chosen
         refused |= _mask(component, group.n_components) & ~chosen
-        order += [component[support] for support in curve.supports]
-    return wanted if settings.couple == "union" else wanted & ~refused, order
-
-
-def _by_first_appearance(order: NDArray[np.intp], n_components: int) -> NDArray[np.intp]:
-    """Return all components, ``(n_components,)``: as they first appear in an order, then those that never do."""
-    used, first = np.unique(order, return_index=True)
-    return np.concatenate([used[np.argsort(first)], np.setdiff1d(np.arange(n_components), used)]).astype(np.intp)
+        # What never appears comes after what any tap has chosen.
+        order.append(component[choice.ranking[np.isin(choice.ranking, trials[0].taps[tap].order)]])
+        notes += [f"{tap}: {note}" for note in choice.notes]
+    kept = wanted if settings.couple == "union" else wanted & ~refused
+    return kept, ranked(np.concatenate(order), group.n_components), tuple(notes)
 
 
 def _rounded(

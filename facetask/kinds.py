@@ -1,33 +1,39 @@
 """The kinds of satellite task: what is regressed, how it is decided, how it is measured.
 
 One class a kind, found by name in :data:`KINDS`. *Predictions* have the shape and unit of the targets; a *decision* is
-what is learned on validation (a binary task's threshold).
+what is learned on validation (a binary task's threshold). Values and targets are NaN where a label is missing: each
+output is fitted, decided and measured where it is known.
+
+Where a metric belongs to one of several outputs, its name says which: ``f1[goatee]``, ``mae[2]``; without brackets it
+is that of all outputs together.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from facetask import metrics
-from facetask.errors import ConfigError, CurveError
-from facetask.moments import Moments
-from facetask.regression import LinearModel, fit_ridge, tune_ridge
+from facetask.calibration import logistic_line, sigmoid
+from facetask.errors import CurveError
+from facetask.multinomial import fit_multinomial, softmax
+from facetask.regression import LinearModel
+from facetask.task_kind import Decision, Loss, TaskKind
+from facetask.thresholds import best_threshold, two_class_metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from facetask.records import Flip, Kind, Labels
 
     Array = NDArray[np.float64]
 
-Decision = dict[str, float]
-Loss = Literal["smooth-l1", "mse", "cross-entropy"]
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
-GENTLE = 10.0  # ridge strength of the head from which training starts
+MOST_CONFUSED = 50
+"""Classes up to which a confusion matrix is kept."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class TaskSpec:
         name: The task's name in results.
         kind: Its kind.
         unit: Unit of continuous and binned values.
-        classes: Names of the classes or bins.
+        classes: Names of the classes, bins or labels.
         edges: Inner bin edges for each output.
         flip: What a mirrored image's label is.
     """
@@ -60,81 +66,6 @@ class TaskSpec:
         return KINDS[self.kind](self)
 
 
-class TaskKind:
-    """A task whose values are regressed as they are; the other kinds say where they differ."""
-
-    main_metric: ClassVar[str] = "rmse"
-    higher_is_better: ClassVar[bool] = False
-    loss: ClassVar[Loss] = "smooth-l1"
-
-    def __init__(self, spec: TaskSpec) -> None:
-        self.spec = spec
-
-    def targets(self, values: Array) -> Array:
-        """Return what the regression fits, ``(n, n_outputs)``, from label values; missing rows stay NaN."""
-        return values
-
-    def scale(self, train: Array) -> Array:
-        """Return what divides each output's error, ``(n_outputs,)``: ones for one output, else the training std."""
-        return np.ones(1) if train.shape[1] == 1 else spread(train)
-
-    def unit(self, n_outputs: int) -> str:
-        """Return the unit of the RMSE."""
-        return self.spec.unit if n_outputs == 1 else "standard deviations"
-
-    def choose_loss(self, wanted: Loss | Literal["auto"]) -> Loss:
-        """Return the loss to finetune with: the kind's own, or the wanted one.
-
-        Raises:
-            ConfigError: If it does not fit: cross-entropy is for nominal tasks, and they have no other.
-        """
-        if wanted == "auto":
-            return self.loss
-        if (wanted == "cross-entropy") != (self.loss == "cross-entropy"):
-            raise ConfigError(
-                f"finetune.loss: {wanted!r} does not fit the {self.spec.kind} task {self.spec.name!r}; use auto"
-            )
-        return wanted
-
-    def fit_head(self, x_train: Array, y_train: Array, x_validation: Array, y_validation: Array) -> LinearModel:
-        """Fit the head's linear layer on responses ``(n, n_filters)`` and targets ``(n, n_outputs)``."""
-        model, _ = tune_ridge(Moments.from_arrays(x_train, y_train), Moments.from_arrays(x_validation, y_validation))
-        return model
-
-    def gentle_head(self, x_train: Array, y_train: Array, fitted: LinearModel) -> LinearModel:
-        """Return the head from which training starts.
-
-        The fitted head sets large coefficients of nearly equal filters against each other; the slightest change below
-        then throws its outputs far off. A strongly shrunk one points the same way and lets training go on steadily.
-        """
-        return fit_ridge(Moments.from_arrays(x_train, y_train), GENTLE)
-
-    def activate(self, outputs: Array) -> Array:
-        """Return predictions from the head's outputs, both ``(n, n_outputs)``."""
-        return outputs
-
-    def learn(self, predictions: Array, values: Array) -> Decision:
-        """Learn on validation what turns predictions into decisions."""
-        return {}
-
-    def metrics(self, predictions: Array, values: Array, decision: Decision, scale: Array) -> dict[str, float]:
-        """Measure predictions ``(n, n_outputs)`` against label values ``(n, n_values)``."""
-        return {
-            "rmse": metrics.scaled_rmse(predictions, values, scale),
-            "mae": metrics.mae(predictions, values),
-            "r2": metrics.r2(predictions, values),
-        }
-
-    def baseline(self, train: Array, n: int) -> Array:
-        """Return the trivial prediction, ``(n, n_outputs)``: the training mean."""
-        return np.broadcast_to(train.mean(axis=0), (n, train.shape[1]))
-
-    def describe(self, prediction: Array, decision: Decision) -> dict[str, Any]:
-        """Return one image's prediction ``(n_outputs,)`` for a reader: a value and what it is made of."""
-        values = [float(value) for value in prediction]
-        return {"value": values[0] if len(values) == 1 else values, "unit": self.spec.unit}
-
-
 class Binary(TaskKind):
     """Regressed to 0 and 1; the threshold is learned on validation."""
 
@@ -144,27 +75,12 @@ class Binary(TaskKind):
 
     def learn(self, predictions: Array, values: Array) -> Decision:
         """Learn the threshold of highest accuracy; among equals, the one nearest to the middle of the range."""
-        score, positive = predictions[:, 0], values[:, 0] > 0.5
-        order = np.argsort(score)
-        ascending = score[order]
-        # At cut i, the i lowest scores are called negative.
-        right = np.concatenate([[0], np.cumsum(~positive[order])]) + np.concatenate(
-            [np.cumsum(positive[order][::-1])[::-1], [0]]
-        )
-        between = np.concatenate([[ascending[0] - 1e-6], (ascending[1:] + ascending[:-1]) / 2, [ascending[-1] + 1e-6]])
-        possible = np.concatenate([[True], ascending[1:] > ascending[:-1], [True]])
-        best = np.flatnonzero(possible & (right == right[possible].max()))
-        return {"threshold": float(between[best[np.abs(between[best] - 0.5).argmin()]])}
+        return {"threshold": best_threshold(predictions[:, 0], values[:, 0] > 0.5)}
 
     def metrics(self, predictions: Array, values: Array, decision: Decision, scale: Array) -> dict[str, float]:
         """Measure scores and decisions."""
-        positive = values[:, 0] > 0.5
-        decided = predictions[:, 0] > decision["threshold"]
         return {
-            "accuracy": metrics.accuracy(decided, positive),
-            "balanced_accuracy": metrics.balanced_accuracy(decided, positive),
-            "auc": metrics.auc(predictions[:, 0], positive),
-            "f1": metrics.f1(decided, positive),
+            **two_class_metrics(predictions[:, 0], values[:, 0] > 0.5, decision["threshold"]),
             "rmse": metrics.scaled_rmse(predictions, values, scale),
         }
 
@@ -178,11 +94,82 @@ class Binary(TaskKind):
         return {"value": self.spec.classes[int(decided)], "score": float(prediction[0])}
 
 
+class Multilabel(TaskKind):
+    """Several labels, each regressed to 0 and 1 with a threshold of its own; the head's outputs are log-odds.
+
+    It is judged by the mean AUC: where labels are rare, always saying no has a fine accuracy too.
+    """
+
+    main_metric = "auc"
+    higher_is_better = True
+    loss: ClassVar[Loss] = "partial-bce"
+
+    def fit_head(self, x_train: Array, y_train: Array, x_validation: Array, y_validation: Array) -> LinearModel:
+        """Fit each label's regression, and on validation the curve from its score to the log-odds of the label."""
+        model = self.regression(x_train, y_train, x_validation, y_validation)
+        held_out = model.predict(x_validation), y_validation
+        return self._calibrated(model, held_out, (model.predict(x_train), y_train))
+
+    def gentle_head(self, x_train: Array, y_train: Array, fitted: LinearModel) -> LinearModel:
+        """Return strongly shrunk regressions, as log-odds; they hardly know the training images by heart."""
+        model = super().gentle_head(x_train, y_train, fitted)
+        return self._calibrated(model, (model.predict(x_train), y_train))
+
+    def _calibrated(self, model: LinearModel, *measured: tuple[Array, Array]) -> LinearModel:
+        """Return log-odds from scores: of scores and targets given, the first in which a label has both classes."""
+        slope, offset = np.ones(len(model.intercept)), np.zeros(len(model.intercept))
+        for label in range(len(model.intercept)):
+            for scores, targets in measured:
+                known = ~np.isnan(targets[:, label])
+                positive = targets[known, label] > 0.5
+                slope[label], offset[label] = logistic_line(scores[known, label], positive)
+                if positive.any() and not positive.all():
+                    break
+        return LinearModel(coef=model.coef * slope, intercept=model.intercept * slope + offset)
+
+    def activate(self, outputs: Array) -> Array:
+        """Return probabilities from log-odds."""
+        return sigmoid(outputs)
+
+    def learn(self, predictions: Array, values: Array) -> Decision:
+        """Learn each label's threshold where it is known, as a binary task does."""
+        return {
+            f"threshold[{name}]": best_threshold(score, positive)
+            for name, score, positive in self._labels(predictions, values)
+        }
+
+    def metrics(self, predictions: Array, values: Array, decision: Decision, scale: Array) -> dict[str, float]:
+        """Measure each label where it is known, and the mean over the labels that have the metric."""
+        each = {
+            name: two_class_metrics(score, positive, decision[f"threshold[{name}]"])
+            for name, score, positive in self._labels(predictions, values)
+        }
+        names = next(iter(each.values())).keys()
+        return {
+            **{name: _mean([found[name] for found in each.values()]) for name in names},
+            "rmse": metrics.scaled_rmse(predictions, values, scale),
+            **{f"{name}[{label}]": found[name] for name in names for label, found in each.items()},
+        }
+
+    def describe(self, prediction: Array, decision: Decision) -> dict[str, Any]:
+        """Return every label's value, 0 or 1, and its score."""
+        scores = {name: float(score) for name, score in zip(self.spec.classes, prediction, strict=True)}
+        values = {name: int(score > decision[f"threshold[{name}]"]) for name, score in scores.items()}
+        return {"value": values, "score": scores}
+
+    def _labels(self, predictions: Array, values: Array) -> Iterator[tuple[str, Array, NDArray[np.bool_]]]:
+        """Yield each label's name, and the scores and truths of the images where it is known."""
+        for label, name in enumerate(self.spec.classes):
+            known = ~np.isnan(values[:, label])
+            yield name, predictions[known, label], values[known, label] > 0.5
+
+
 class Binned(TaskKind):
     """Regressed as continuous values, then binned."""
 
     main_metric = "accuracy"
     higher_is_better = True
+    has_classes = True
 
     def bins(self, values: Array) -> NDArray[np.intp]:
         """Return each row's bin for each output, ``(n, n_outputs)``; a value on an edge belongs to the bin above."""
@@ -190,19 +177,34 @@ class Binned(TaskKind):
         return np.stack(columns, axis=1)
 
     def metrics(self, predictions: Array, values: Array, decision: Decision, scale: Array) -> dict[str, float]:
-        """Measure values, bins and bins within one of the right one."""
-        found, true = self.bins(predictions), self.bins(values)
+        """Measure bins and bins within one of the right one where all values are known, and the values."""
+        whole = ~np.isnan(values).any(axis=1)
+        found, true = self.bins(predictions[whole]), self.bins(values[whole])
+        everyone = np.ones(len(true), dtype=bool)
         return {
-            "accuracy": metrics.accuracy((found == true).all(axis=1), np.ones(len(true), dtype=bool)),
-            "within_one": float(np.mean((np.abs(found - true) <= 1).all(axis=1))),
+            "accuracy": metrics.accuracy((found == true).all(axis=1), everyone),
+            "within_one": metrics.accuracy((np.abs(found - true) <= 1).all(axis=1), everyone),
             **super().metrics(predictions, values, decision, scale),
         }
 
+    def confusion(self, predictions: Array, values: Array) -> list[list[int]] | None:
+        """Return how many images of each bin (row) were taken for each bin (column), where all values are known."""
+        whole = ~np.isnan(values).any(axis=1)
+        return _counts(self._index(predictions[whole]), self._index(values[whole]), len(self.spec.classes))
+
+    def _index(self, values: Array) -> NDArray[np.intp]:
+        """Return the number of each row's bin among all bins, ``(n,)``."""
+        shape = [len(edges) + 1 for edges in self.spec.edges]
+        return np.asarray(np.ravel_multi_index(tuple(self.bins(values).T), shape))
+
     def describe(self, prediction: Array, decision: Decision) -> dict[str, Any]:
         """Return the bin and the value that it was decided from."""
-        index = np.ravel_multi_index(tuple(self.bins(prediction[None])[0]), [len(e) + 1 for e in self.spec.edges])
         raw = super().describe(prediction, decision)
-        return {"value": self.spec.classes[int(index)], "regressed": raw["value"], "unit": raw["unit"]}
+        return {
+            "value": self.spec.classes[int(self._index(prediction[None])[0])],
+            "regressed": raw["value"],
+            "unit": raw["unit"],
+        }
 
 
 class Nominal(TaskKind):
@@ -211,6 +213,9 @@ class Nominal(TaskKind):
     main_metric = "accuracy"
     higher_is_better = True
     loss: ClassVar[Loss] = "cross-entropy"
+    one_strength = True
+    has_classes = True
+    compared = ("accuracy", "balanced_accuracy")
 
     def targets(self, values: Array) -> Array:
         """Return one-hot rows, ``(n, n_classes)``."""
@@ -233,32 +238,10 @@ class Nominal(TaskKind):
         Raises:
             CurveError: If the training split has fewer than two classes.
         """
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-
         y, truth = y_train.argmax(axis=1), y_validation.argmax(axis=1)
-        present = np.unique(y)
-        if len(present) < 2:
+        if len(np.unique(y)) < 2:
             raise CurveError(f"task {self.spec.name!r}: the training split has one class only; nothing to learn")
-        centre, unit = x_train.mean(axis=0), spread(x_train)
-        standardised = (x_train - centre) / unit
-        candidates = []
-        for penalty in PENALTIES:
-            fitted = LogisticRegression(C=1 / (penalty * len(y)), max_iter=300, tol=1e-3)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # validation judges an unfinished fit as well
-                fitted.fit(standardised, y)
-            coef, intercept = fitted.coef_, fitted.intercept_
-            if len(present) == 2:  # scikit-learn gives the second class's log-odds only
-                coef, intercept = np.vstack([-coef / 2, coef / 2]), np.concatenate([-intercept / 2, intercept / 2])
-            full = np.zeros((len(self.spec.classes), x_train.shape[1]))
-            full[present] = coef / unit
-            offset = np.full(len(self.spec.classes), intercept.min() - 10.0)  # a class never seen is never chosen
-            offset[present] = intercept - (coef / unit) @ centre
-            model = LinearModel(coef=full.T, intercept=offset)
-            likelihood = self.activate(model.predict(x_validation))[np.arange(len(truth)), truth]
-            candidates.append((-np.log(np.maximum(likelihood, 1e-12)).mean(), model))
-        return min(candidates, key=lambda pair: pair[0])[1]
+        return fit_multinomial(x_train, y, x_validation, truth, len(self.spec.classes))
 
     def gentle_head(self, x_train: Array, y_train: Array, fitted: LinearModel) -> LinearModel:
         """Return the fitted head: its penalty keeps it gentle."""
@@ -266,8 +249,7 @@ class Nominal(TaskKind):
 
     def activate(self, outputs: Array) -> Array:
         """Return probabilities from logits."""
-        shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+        return softmax(outputs)
 
     def metrics(self, predictions: Array, values: Array, decision: Decision, scale: Array) -> dict[str, float]:
         """Measure the class of the highest output."""
@@ -278,20 +260,34 @@ class Nominal(TaskKind):
             "rmse": metrics.scaled_rmse(predictions, self.targets(values), scale),
         }
 
+    def confusion(self, predictions: Array, values: Array) -> list[list[int]] | None:
+        """Return how many images of each class (row) were taken for each class (column)."""
+        return _counts(predictions.argmax(axis=1), values[:, 0].astype(int), len(self.spec.classes))
+
     def describe(self, prediction: Array, decision: Decision) -> dict[str, Any]:
         """Return the likeliest class and its probability."""
         best = int(prediction.argmax())
         return {"value": self.spec.classes[best], "score": float(prediction[best])}
 
 
-def spread(values: Array) -> Array:
-    """Return each column's standard deviation, ``(n_columns,)``; 1 where a column is constant, so as to divide by."""
-    return np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), 1.0)
+def _mean(values: list[float]) -> float:
+    """Return the mean of the numbers among some values; NaN where there is none."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _counts(found: NDArray[np.intp], true: NDArray[np.intp], n_classes: int) -> list[list[int]] | None:
+    """Return a confusion matrix as JSON values, None where it would be too large to read."""
+    if n_classes > MOST_CONFUSED:
+        return None
+    counts: list[list[int]] = metrics.confusion(found, true, n_classes).tolist()
+    return counts
 
 
 KINDS: dict[str, type[TaskKind]] = {
     "continuous": TaskKind,
     "binary": Binary,
+    "multilabel": Multilabel,
     "binned": Binned,
     "nominal": Nominal,
 }

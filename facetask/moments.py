@@ -81,10 +81,15 @@ class Moments:
             )
 
     @classmethod
-    def from_arrays(cls, x: NDArray[Any], y: NDArray[Any]) -> Moments:
+    def from_arrays(cls, x: NDArray[Any], y: NDArray[Any], times: NDArray[np.intp] | None = None) -> Moments:
         """Return the moments of responses ``(n, n_columns)`` and targets ``(n, n_outputs)`` of any float type.
 
         Rows are read in blocks, so a memory-mapped array needs memory for one block only.
+
+        Args:
+            x: Responses.
+            y: Targets.
+            times: How often each row counts, ``(n,)``, as in a bootstrap resample; by default once.
 
         Raises:
             CurveError: If the arrays are empty or of different lengths, or a value is not finite.
@@ -96,6 +101,13 @@ class Moments:
                 f"moments: responses of shape {x.shape} and targets of shape {y.shape}; "
                 "(n, n_columns) and (n, n_outputs) with the same n ≥ 1 are needed"
             )
+        if times is not None:
+            if times.shape != (len(x),) or times.min() < 0 or not times.any():
+                raise CurveError(
+                    f"moments: times of shape {times.shape} for {len(x)} rows; counts are needed, not all 0"
+                )
+            drawn = np.flatnonzero(times)
+            x, y, times = x[drawn], y[drawn], times[drawn]
         p, width = x.shape[1], x.shape[1] + y.shape[1]
         rows = max(256, BLOCK_ENTRIES // max(width, 1))
         n, mean, scatter = 0, np.zeros(width), np.zeros((width, width))
@@ -103,16 +115,24 @@ class Moments:
         block = np.empty((min(rows, len(x)) + 1, width))
         for start in range(0, len(x), rows):
             stop = min(start + rows, len(x))
-            count = stop - start
-            part = block[: count + 1]
-            part[:count, :p] = x[start:stop]
-            part[:count, p:] = y[start:stop]
-            if not np.isfinite(part[:count]).all():
+            length = stop - start
+            part = block[: length + 1]
+            part[:length, :p] = x[start:stop]
+            part[:length, p:] = y[start:stop]
+            if not np.isfinite(part[:length]).all():
                 raise CurveError(_non_finite(x, y, rows))
-            part_mean = part[:count].mean(axis=0)
-            part[:count] -= part_mean
+            if times is None:
+                count = length
+                part_mean = part[:length].mean(axis=0)
+                part[:length] -= part_mean
+            else:
+                weight = times[start:stop].astype(np.float64)
+                count = int(times[start:stop].sum())
+                part_mean = weight @ part[:length] / count
+                part[:length] -= part_mean
+                part[:length] *= np.sqrt(weight)[:, None]
             gap = part_mean - mean
-            part[count] = gap * np.sqrt(n * count / (n + count))
+            part[length] = gap * np.sqrt(n * count / (n + count))
             scatter += part.T @ part
             mean += gap * (count / (n + count))
             n += count

@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
+    from facetask.curves import Curve
     from facetask.satellite import Satellite
     from facetask.stages.curve import Curves
     from facetask.stages.finetune import Finetuned
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrialOutcomes:
-    """One trial's stage results so far, and the seconds that each took when it was computed."""
+    """One trial's stage results so far, and the seconds that each took when it was computed.
+
+    ``group_curves`` are the coupled groups' curves that pruning has drawn on its split, for any trial.
+    """
 
     regress: Regression | None = None
     curve: Curves | None = None
     prune: Pruned | None = None
     finetune: Finetuned | None = None
     wall_s: dict[str, float] = field(default_factory=dict)
+    group_curves: dict[tuple[tuple[str, ...], bytes], Curve] = field(default_factory=dict)
 
     def add(self, stage: str, outcome: Outcome, wall_s: float) -> None:
         """Note a stage's result."""
@@ -72,7 +77,9 @@ class TaskRecord:
         first = self.trials[0]
         if stage == "regress" and first.regress:
             fits = [t.regress.fit_of(t.regress.best_tap) for t in self.trials if t.regress]
-            return f"best tap {first.regress.best_tap}, {main} {plus_minus([f.metrics[main] for f in fits])}{unit}"
+            found = f"best tap {first.regress.best_tap}, {main} {plus_minus([f.metrics[main] for f in fits])}{unit}"
+            finals = [t.regress.classifier[main] for t in self.trials if t.regress and t.regress.classifier]
+            return f"{found} by least squares, {plus_minus(finals)} by the classifier" if finals else found
         if stage == "curve" and first.curve and first.regress:
             best = first.curve.taps[first.regress.best_tap]
             reach = f"{best.n_filters[0]} to {best.n_filters[-1]} filters"

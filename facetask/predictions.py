@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from facetask.checkpoint import load_model
 from facetask.errors import DataError
@@ -58,13 +58,41 @@ def print_predictions(
     if form == "json":
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     elif form == "csv" and rows:
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]))
+        flat = [_flat(row) for row in rows]
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(flat[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(flat)
     else:
         for row in rows:
-            value = f"{row['value']:.4g}" if isinstance(row["value"], float) else row["value"]
-            score = f" ({row['score']:.2f})" if "score" in row else ""
-            print(f"{row['image']}: {value}{' ' + row['unit'] if row.get('unit') else ''}{score}")
+            print(f"{row['image']}: {_text(row)}")
     if bad:
         raise DataError(f"{len(bad)} of {len(images)} images cannot be read: {'; '.join(bad)}")
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a prediction as one cell a value: ``value[label]``, ``score[label]`` where there are several labels."""
+    cells: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict):
+            cells |= {f"{key}[{label}]": inner for label, inner in value.items()}
+        elif isinstance(value, list):
+            cells |= {f"{key}[{index}]": inner for index, inner in enumerate(value, start=1)}
+        else:
+            cells[key] = value
+    return cells
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    """Return a prediction as a line for a reader."""
+    value = row["value"]
+    if isinstance(value, dict):
+        return ", ".join(f"{label} {found} ({row['score'][label]:.2f})" for label, found in value.items())
+    values = [f"{number:.4g}" if isinstance(number, float) else str(number) for number in _listed(value)]
+    unit = f" {row['unit']}" if row.get("unit") else ""
+    score = f" ({row['score']:.2f})" if "score" in row else ""
+    return f"{', '.join(values)}{unit}{score}"
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return one or several values as a list."""
+    return value if isinstance(value, list) else [value]

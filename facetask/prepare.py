@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from facetask.checkpoint import load_base
+from facetask.context import run_context
 from facetask.data import Images, scan_images
 from facetask.errors import ConfigError, first_names
 from facetask.loader import ImageLoader
@@ -58,7 +59,8 @@ def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Ma
             f"surgery does not know {frozen.operation} at {frozen.where}: {first_names(frozen.taps)} stay whole"
         )
     dataset: Dataset = plugins.find("dataset", config.data.name)  # type: ignore[assignment]
-    data = dataset.load(config.data.params)
+    with run_context(plugins, reporter):
+        data = dataset.load(config.data.params)
     cache = ResponseCache(network.fingerprint(), sum(tap.n_filters for tap in network.graph.taps))
     with reporter.bar("images", len(data)) as advance:
         images = scan_images(data, config.data.max_bad_share, known_good=cache.__contains__, advance=advance)
@@ -66,18 +68,38 @@ def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Ma
         reporter.warn(
             f"{len(images.bad)} of {len(data)} images cannot be read and are left out: {first_names(images.bad)}"
         )
-    tasks = load_satellites(config.satellite_tasks, config.split, images.data, plugins)
+    with run_context(plugins, reporter):
+        tasks = load_satellites(config.satellite_tasks, config.split, images.data, plugins)
     for task in tasks:
+        for note in task.given.notes:
+            reporter.line(f"labels {task.spec.name}: {note}")
         for trial in range(config.trials):
             task.split(seed_of_trial(config.seed, trial))
         if task.left_out:
             reporter.warn(
                 f"task {task.spec.name!r}: classes with too few images are left out: {first_names(task.left_out)}"
             )
+        if task.partly.any():
+            reporter.warn(_partly_labelled(task, selector))
         if config.finetune is not False:
             task.kind.choose_loss(config.finetune.loss)
     loader = ImageLoader(images, network.preprocessing, device, config.compute.batch_size, config.compute.workers)
     return Materials(network, images, tasks, selector, cache, loader)
+
+
+def _partly_labelled(task: Satellite, selector: Selector) -> str:
+    """Return how many images lack some of a task's labels, and what that means."""
+    summary = task.summary()
+    counts = ", ".join(f"{name} {count}" for name, count in list(summary.known.items())[:8])
+    which = f" ({counts}{', …' if len(summary.known) > 8 else ''} known)" if counts else ""
+    seen = ""
+    if "responses" in selector.needs:
+        whole = summary.n_labelled - summary.n_partly
+        seen = f"; the selector {selector.name!r} chooses by the {whole} images that have all of them"
+    return (
+        f"task {task.spec.name!r}: {summary.n_partly} of {summary.n_labelled} labelled images lack some labels{which}; "
+        f"each counts for those that it has{seen}"
+    )
 
 
 def _network(config: RunConfig, plugins: PluginManager) -> BaseNetwork:

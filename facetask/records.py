@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from facetask.moments import Moments
     from facetask.preprocessing import Preprocessing
 
-Kind = Literal["continuous", "binary", "binned", "nominal"]
+Kind = Literal["continuous", "binary", "multilabel", "binned", "nominal"]
 Flip = Literal["keep", "negate", "never"]
 Need = Literal["moments", "responses", "weights", "gradients"]
 Scope = Literal["group", "all"]
@@ -146,15 +146,19 @@ class Labels:
     Attributes:
         name: The task's default name in results, unless the configuration gives a ``label``.
         kind: How the task is regressed, decided and measured.
-        values: Labels, ``(n, n_outputs)`` float64: the value in ``unit`` (continuous, binned), 0 or 1 (binary), or the
-            index of the class (nominal).
+        values: Labels, ``(n, n_outputs)`` float64: the value in ``unit`` (continuous, binned), 0 or 1 (binary;
+            multilabel, a column each label), or the index of the class (nominal). Some of an image's values may be
+            missing.
         unit: Unit of continuous and binned values: ``years``, ``degrees``.
-        classes: Names: of the classes (nominal), of negative and positive (binary), of the bins (binned; with two
-            outputs the second varies fastest).
+        classes: Names: of the classes (nominal), of negative and positive (binary), of the labels (multilabel), of the
+            bins (binned; with two outputs the second varies fastest).
         edges: Inner bin edges for each output, ascending (binned only).
         flip: What a mirrored image's label is: the same, negated, or unknown (such images are never mirrored).
         source: Where the labels come from.
         licence: The labels' or their source's licence.
+        confidence: How sure the source is of each image's label, ``(n,)`` float64 in [0, 1], NaN where there is none;
+            or None where the source does not say.
+        notes: What the user should know of these labels: how far their sources agree.
     """
 
     name: str
@@ -166,6 +170,8 @@ class Labels:
     flip: Flip = "keep"
     source: str = ""
     licence: str = "not stated"
+    confidence: NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +200,8 @@ class SelectionProblem:
 
     Attributes:
         moments: Moments of the training responses X ``(n, n_columns)`` and targets Y ``(n, n_outputs)``.
+            Where labels are missing, each output's are those of the images where it is known, as
+            :func:`facetask.known.available_moments` says; with responses, images without all labels are left out.
         component: Component of each column, ``(n_columns,)``, in 0 … n_components − 1.
         responses: X itself, where the selector needs responses.
         targets: Y itself, where the selector needs responses.
@@ -224,11 +232,15 @@ class SelectionPath:
     Attributes:
         supports: Sorted unique component indices for each point of the path, none empty.
         strengths: The penalty (lasso's λ, relative to the largest) at each point, where there is one.
+        coefficients: The model that the selector itself fitted at each point, ``(n_points, n_columns, n_outputs)``,
+            where there is one: in the targets' unit per standard deviation of a response in training, 0 off the
+            support; its intercept makes the training means meet. ``curve: {refit: none}`` needs it.
         notes: What the user should know: duplicates dropped, a fallback taken, the KKT violation.
     """
 
     supports: tuple[NDArray[np.intp], ...]
     strengths: NDArray[np.float64] | None = None
+    coefficients: NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
 
 

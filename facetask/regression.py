@@ -83,6 +83,44 @@ def tune_ridge(
     Raises:
         CurveError: If there is no strength, one is negative, or the moments differ in shape.
     """
+    coef, intercept, squares = _candidates(train, validation, strengths)
+    errors = _rmse(squares, scale)
+    best = min(range(len(strengths)), key=lambda index: (errors[index], strengths[index]))
+    return LinearModel(coef=coef[:, best], intercept=intercept[best]), float(strengths[best])
+
+
+def tune_ridge_each(
+    train: Moments, validation: Moments, strengths: Sequence[float] = STRENGTHS
+) -> tuple[LinearModel, NDArray[np.float64]]:
+    """Return one ridge regression for each output, each with the strength that suits it, and the strengths.
+
+    Equals :func:`tune_ridge` on one output after the other; the strengths are ``(n_outputs,)``.
+
+    Args:
+        train: Moments of the training images.
+        validation: Moments of the validation images.
+        strengths: Candidates, as in :func:`fit_ridge`.
+
+    Raises:
+        CurveError: If there is no strength, one is negative, or the moments differ in shape.
+    """
+    coef, intercept, squares = _candidates(train, validation, strengths)
+    order = np.argsort(strengths, kind="stable")
+    best = order[squares[order].argmin(axis=0)]
+    outputs = np.arange(train.n_outputs)
+    model = LinearModel(coef=coef[:, best, outputs], intercept=intercept[best, outputs])
+    return model, np.asarray(strengths, dtype=np.float64)[best]
+
+
+def mean_squares(model: LinearModel, moments: Moments) -> NDArray[np.float64]:
+    """Return each output's mean squared error ``(n_outputs,)`` on the images behind the moments."""
+    return np.asarray(_mean_squares(model.coef[:, None, :], model.intercept[None, :], moments)[0])
+
+
+def _candidates(
+    train: Moments, validation: Moments, strengths: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return coefficients ``(p, k, m)``, intercepts and validation mean squares ``(k, m)`` at k strengths."""
     _check_strengths(strengths)
     check_same_shape(train, validation)
     live = np.flatnonzero(~train.dead_columns)
@@ -91,9 +129,7 @@ def tune_ridge(
     models = [_unstandardised(train, live, solutions[:, index]) for index in range(len(strengths))]
     coef = np.stack([model.coef for model in models], axis=1)
     intercept = np.stack([model.intercept for model in models])
-    errors = _rmse(_mean_squares(coef, intercept, validation), scale)
-    best = min(range(len(strengths)), key=lambda index: (errors[index], strengths[index]))
-    return models[best], float(strengths[best])
+    return coef, intercept, _mean_squares(coef, intercept, validation)
 
 
 def rmse_from_moments(model: LinearModel, moments: Moments, scale: NDArray[np.float64] | None) -> float:
@@ -114,8 +150,21 @@ def rmse_from_moments(model: LinearModel, moments: Moments, scale: NDArray[np.fl
     """
     if model.coef.shape != moments.xy.shape:
         raise CurveError(f"a model of shape {model.coef.shape} for moments of shape {moments.xy.shape}")
-    squares = _mean_squares(model.coef[:, None, :], model.intercept[None, :], moments)
-    return float(_rmse(squares, scale)[0])
+    return float(rmse_of_models(model.coef[:, None, :], model.intercept[None, :], moments, scale)[0])
+
+
+def rmse_of_models(
+    coef: NDArray[np.float64], intercept: NDArray[np.float64], moments: Moments, scale: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """Return the RMSE ``(k,)`` of k models on the images behind the moments, as :func:`rmse_from_moments` does.
+
+    Args:
+        coef: ``(n_columns, k, n_outputs)``.
+        intercept: ``(k, n_outputs)``.
+        moments: Moments of the images.
+        scale: What each output's error is divided by.
+    """
+    return _rmse(_mean_squares(coef, intercept, moments), scale)
 
 
 def check_same_shape(train: Moments, validation: Moments) -> None:

@@ -29,6 +29,8 @@ class Metric(_Result):
 
 Metrics = dict[str, Metric]
 PlainMetrics = dict[str, float | None]
+Confusion = list[list[int]]
+"""Test images of each class or bin (row) taken for each (column), in the reported trial; none for too many classes."""
 
 
 class TapRegression(_Result):
@@ -46,6 +48,10 @@ class RegressResult(_Result):
     taps: list[TapRegression]
     best_tap: str
     baseline: Metrics = Field(description="Of the trivial predictor: the training mean or most frequent class.")
+    classifier: Metrics | None = Field(
+        default=None, description="Of the final classifier on the best tap, for nominal tasks: no plain regression."
+    )
+    confusion: Confusion | None = Field(default=None, description="On the best tap.")
 
 
 class TapCurve(_Result):
@@ -53,9 +59,13 @@ class TapCurve(_Result):
 
     tap: str
     n_filters: list[int] = Field(description="Filters kept at each point.")
-    rmse: list[float] = Field(description="Validation RMSE at each point, refitted on the support.")
-    knee: int = Field(description="Filters kept at the knee, for the configured threshold.")
+    rmse: list[float] = Field(description="Validation RMSE at each point.")
+    knee: int = Field(description="Filters kept at the knee, by the configured rule.")
     full_rmse: float = Field(description="Validation RMSE of all of the tap's filters.")
+    probability: list[float] | None = Field(
+        default=None,
+        description="Share of the draws in which each filter is among as many as the knee keeps; null for one draw.",
+    )
     notes: list[str] = Field(default_factory=list)
 
 
@@ -75,7 +85,12 @@ class CurveResult(_Result):
 
     taps: list[TapCurve]
     selector: str
-    threshold: float = Field(description="The knee's threshold.")
+    rule: str = Field(default="threshold", description="The knee's rule, as prune.knee in the configuration.")
+    threshold: float = Field(description="The knee's threshold, where that is the rule.")
+    refit: Literal["least-squares", "none"] = Field(
+        default="least-squares", description="Whether each support's model is fitted anew or the selector's own."
+    )
+    draws: int = Field(default=1, description="Trials and bootstrap resamples that the probabilities count.")
     unit: str = Field(description="Unit of every RMSE: the label's, or standard deviations with several outputs.")
 
 
@@ -108,12 +123,14 @@ class PruneResult(_Result):
     macs_note: str = Field(default="", description="Where the second counter disagrees.")
     metrics_unpruned: Metrics = Field(description="Regression on all filters of the cut tap.")
     metrics_pruned: Metrics = Field(description="Head refitted on the pruned network's own responses.")
+    confusion: Confusion | None = Field(default=None, description="Of the pruned network.")
 
 
 class FinetuneResult(_Result):
     """The finetuned network's test metrics over the trials."""
 
     metrics: Metrics
+    confusion: Confusion | None = Field(default=None, description="Of the finetuned network.")
     epochs: list[Epoch] = Field(description="Of the reported trial; epoch 0 is the starting point.")
     best_epoch: int
 
@@ -150,14 +167,17 @@ class Trial(_Result):
 class LabelSummary(_Result):
     """What was predicted, and from which labels."""
 
-    kind: Literal["continuous", "binary", "binned", "nominal"]
+    kind: Literal["continuous", "binary", "multilabel", "binned", "nominal"]
     unit: str
+    rmse_unit: str | None = Field(default=None, description="Of every RMSE: the label's, or standard deviations.")
     classes: list[str]
     n_labelled: int
-    n_missing: int
+    n_missing: int = Field(description="Images without any label.")
+    n_partly: int = Field(default=0, description="Labelled images that lack some of several labels.")
     mean: float | None = Field(description="Of the labels: continuous and binned tasks with one output.")
     std: float | None
-    counts: dict[str, int] = Field(description="Images in each class or bin.")
+    counts: dict[str, int] = Field(description="Images in each class or bin, or with each label.")
+    known: dict[str, int] = Field(default_factory=dict, description="Images where each of several labels is known.")
     left_out: dict[str, int] = Field(default_factory=dict, description="Classes too small to split, with their counts.")
     source: str
     licence: str

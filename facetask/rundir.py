@@ -115,6 +115,23 @@ class RunDir:
         """Where the report lies."""
         return self.path / "report.html"
 
+    def labels_path(self, task: str) -> Path:
+        """Return where a task's labels table lies."""
+        return self.path / "labels" / f"{task}.parquet"
+
+    def save_labels(self, task: str, table: Any) -> None:
+        """Write a task's labels table, whole or not at all."""
+        from pyarrow import parquet
+
+        path = self.labels_path(task)
+        partial = path.with_name(path.name + ".tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parquet.write_table(table, partial)
+            partial.replace(path)
+        except OSError as error:
+            raise RunDirError(f"{path}: cannot be written ({error.strerror or error})") from None
+
     def model_path(self, task: str) -> Path:
         """Return the folder of a task's saved model."""
         return self.path / "model" / task

@@ -91,14 +91,19 @@ class _Run:
     def results(self) -> Results:
         """Do all the work and write its products."""
         from facetask.assemble import assemble
+        from facetask.labels_table import labels_table
         from facetask.outcomes import TaskRecord
         from facetask.prepare import prepare, respond
         from facetask.report import write_report
         from facetask.results import write_results
+        from facetask.satellite import seed_of_trial
         from facetask.stage_work import StageWork
 
         start = time.perf_counter()
         materials = prepare(self.config, self.plugins, self.reporter)
+        for task in materials.tasks:
+            split = task.split(seed_of_trial(self.config.seed, 0))
+            self.folder.save_labels(task.spec.name, labels_table(task, split))
         prepared = time.perf_counter()
         responses = respond(materials, self.reporter)
         wall_s = {"data": prepared - start, "responses": time.perf_counter() - prepared}
@@ -135,7 +140,7 @@ class _Run:
         if changed:
             self.reporter.line(f"{stage} {record.name}, trial {work.trial}: computed again, changed: {changed}")
         start = time.perf_counter()
-        outcome = work.compute(stage, outcomes, model)
+        outcome = work.compute(stage, record, model)
         outcomes.add(stage, outcome, time.perf_counter() - start)
         self.folder.save_stage(record.name, work.trial, stage, depends, work.encode(outcome), outcomes.wall_s[stage])
         self.plugins.notify(stage, outcome)

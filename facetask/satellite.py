@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from facetask.config import can_name_a_folder
-from facetask.errors import DataError, PluginError
-from facetask.kinds import KINDS, TaskKind, TaskSpec
+from facetask.errors import DataError, PluginError, first_names
+from facetask.kinds import KINDS, TaskSpec
 from facetask.records import Flip, Labels
 from facetask.results import LabelSummary
 from facetask.splits import PARTS, Split, make_split
+from facetask.task_kind import TaskKind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,8 +37,7 @@ class Satellite:
         split_config: How it is split.
         left_out: Classes with too few images, with their counts; their labels are masked.
         n_missing: Images without a label.
-        source: Where the labels come from.
-        licence: Their licence.
+        given: The labels as the plugin gave them, before small classes were left out.
     """
 
     spec: TaskSpec
@@ -47,8 +47,7 @@ class Satellite:
     split_config: SplitConfig
     left_out: dict[str, int]
     n_missing: int
-    source: str
-    licence: str
+    given: Labels
 
     @property
     def kind(self) -> TaskKind:
@@ -57,13 +56,23 @@ class Satellite:
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """Which images have a label, ``(n_images,)``."""
-        return np.asarray(np.isfinite(self.values).all(axis=1))
+        """Which images have a label, or some of several, ``(n_images,)``."""
+        return np.asarray(np.isfinite(self.values).any(axis=1))
+
+    @property
+    def partly(self) -> NDArray[np.bool_]:
+        """Which images have some of several labels but not all, ``(n_images,)``."""
+        return self.labelled & ~np.asarray(np.isfinite(self.values).all(axis=1))
 
     @property
     def targets(self) -> NDArray[np.float64]:
         """What the regression fits, ``(n_images, n_outputs)``, NaN where there is no label."""
         return self.kind.targets(self.values)
+
+    @property
+    def licence(self) -> str:
+        """The labels' licence."""
+        return self.given.licence
 
     @property
     def group_by(self) -> str | None:
@@ -74,7 +83,7 @@ class Satellite:
         """Return the labelled images' partition for a seed; tasks that are split alike share it.
 
         Raises:
-            DataError: If a column is unknown or a part would be empty.
+            DataError: If a column is unknown, or a part would be empty or lack one of several labels.
         """
         stratify_by = self.split_config.stratify_by
         whole = make_split(
@@ -85,9 +94,18 @@ class Satellite:
             strata=self.data.column(stratify_by) if stratify_by else None,
         )
         try:
-            return whole.within(self.labelled)
+            split = whole.within(self.labelled)
         except DataError as error:
             raise DataError(f"task {self.spec.name!r}: {error}") from None
+        for part, rows in zip(PARTS, (split.train, split.validation, split.test), strict=True):
+            unknown = np.flatnonzero(~np.isfinite(self.values[rows]).any(axis=0))
+            if len(unknown):
+                known = int(np.isfinite(self.values[:, unknown[0]]).sum())
+                raise DataError(
+                    f"task {self.spec.name!r}: {self._output(int(unknown[0]))} is known for no image of the {part} "
+                    f"split ({known} images in all); label more images, or leave it out"
+                )
+        return split
 
     def fingerprint(self) -> str:
         """Return a digest of the labels and of what splits them."""
@@ -108,18 +126,35 @@ class Satellite:
             classes=list(self.spec.classes),
             n_labelled=len(values),
             n_missing=self.n_missing,
+            n_partly=int(self.partly.sum()),
+            rmse_unit=self.kind.unit(self.targets.shape[1]),
             mean=float(values.mean()) if numeric else None,
             std=float(values.std()) if numeric else None,
             counts=self._counts(values),
+            known=self._known(),
             left_out=self.left_out,
-            source=self.source,
+            source=self.given.source,
             licence=self.licence,
         )
 
+    def _output(self, output: int) -> str:
+        """Return the name of one of several outputs, for a message."""
+        return f"label {self.spec.classes[output]!r}" if self.spec.kind == "multilabel" else f"output {output + 1}"
+
+    def _known(self) -> dict[str, int]:
+        """Return for how many images each of several labels is known."""
+        if self.spec.kind != "multilabel":
+            return {}
+        known = np.isfinite(self.values).sum(axis=0)
+        return {name: int(count) for name, count in zip(self.spec.classes, known, strict=True)}
+
     def _counts(self, values: NDArray[np.float64]) -> dict[str, int]:
-        """Return how many images each class or bin has."""
+        """Return how many images each class or bin has, or has each label."""
         if self.spec.kind == "continuous":
             return {}
+        if self.spec.kind == "multilabel":
+            return {name: int((values[:, label] == 1).sum()) for label, name in enumerate(self.spec.classes)}
+        values = values[~np.isnan(values).any(axis=1)]
         index = values[:, 0].astype(int)
         if self.spec.kind == "binned":
             columns = [np.searchsorted(edges, values[:, i], side="right") for i, edges in enumerate(self.spec.edges)]
@@ -158,26 +193,29 @@ def load_satellites(
 def _satellite(labels: Labels, choice: SatelliteTask, split: SplitConfig, data: FaceData) -> Satellite:
     """Check a plugin's labels and mask the classes that are too small to split."""
     check_labels(labels, len(data), choice.name)
-    name, values = choice.label or labels.name, labels.values
+    given, name, values = labels, choice.label or labels.name, labels.values
     if not can_name_a_folder(name):
         raise DataError(f"task {choice.name!r}: its name {name!r} cannot name a folder; give it a `label:`")
     if np.isinf(values).any():
         row = int(np.argwhere(np.isinf(values))[0, 0])
         raise DataError(f"task {name!r}: the label of {data.paths[row].name} is infinite; leave it empty if unknown")
-    missing = ~np.isfinite(values).all(axis=1)
+    missing = ~np.isfinite(values).any(axis=1)
     if missing.all():
         raise DataError(f"task {name!r}: no image has a label")
     left_out: dict[str, int] = {}
     if labels.kind == "nominal":
         values, labels, left_out = _without_small_classes(values, labels, split.min_per_class)
-    known = values[~np.isnan(values).any(axis=1)]
-    if not len(known):
+    if np.isnan(values).all():
         raise DataError(
             f"task {name!r}: no class has {len(PARTS) * split.min_per_class} images, split.min_per_class = "
             f"{split.min_per_class} for each of {len(PARTS)} splits"
         )
-    if (known == known[0]).all():
+    constant = [len(np.unique(column[~np.isnan(column)])) < 2 for column in values.T]
+    if all(constant):
         raise DataError(f"task {name!r}: every label is the same; there is nothing to learn")
+    if labels.kind == "multilabel" and any(constant):
+        same = [label for label, is_constant in zip(labels.classes, constant, strict=True) if is_constant]
+        raise DataError(f"task {name!r}: {first_names(same)}: the same for every image where it is known; leave it out")
     return Satellite(
         spec=TaskSpec.of(labels, name),
         plugin=choice.name,
@@ -186,8 +224,7 @@ def _satellite(labels: Labels, choice: SatelliteTask, split: SplitConfig, data: 
         split_config=split,
         left_out=left_out,
         n_missing=int(missing.sum()),
-        source=labels.source,
-        licence=labels.licence,
+        given=given,
     )
 
 
@@ -215,16 +252,40 @@ def check_labels(labels: Labels, n_images: int, plugin: str) -> None:
         problem = f"flip {labels.flip!r} is none of {', '.join(get_args(Flip))}"
     elif labels.kind == "binary" and (values.shape[1] != 1 or n_names != 2 or not np.isin(known, [0, 1]).all()):
         problem = "one column of 0 or 1 and two classes are needed"
+    elif labels.kind == "multilabel" and (
+        values.shape[1] != n_names or len(set(labels.classes)) < n_names or not np.isin(known, [0, 1]).all()
+    ):
+        problem = "a column of 0 or 1 for each of its differently named labels is needed"
     elif labels.kind == "nominal" and (values.shape[1] != 1 or not np.isin(known, np.arange(n_names)).all()):
         problem = f"one column of indices of its {n_names} classes is needed"
     elif labels.kind == "binned":
         bins = math.prod(len(edges) + 1 for edges in labels.edges)
         if len(labels.edges) != values.shape[1] or bins != n_names:
             problem = f"{values.shape[1]} lists of edges and a class for each of their {bins} bins are needed"
-    if not problem and labels.flip == "negate" and labels.kind in ("binary", "nominal"):
+    if not problem and labels.flip == "negate" and labels.kind in ("binary", "multilabel", "nominal"):
         problem = "flip 'negate' needs numbers"
     if problem:
         raise PluginError(f"task {plugin!r}: labels do not fit their kind {labels.kind!r}: {problem}")
+    if labels.confidence is not None:
+        _check_confidence(labels.confidence, values, plugin)
+
+
+def _check_confidence(confidence: Any, values: NDArray[np.float64], plugin: str) -> None:
+    """Check that there is a confidence where there is a label, and none where there is no label."""
+    where = f"task {plugin!r}: confidence"
+    if not isinstance(confidence, np.ndarray) or confidence.dtype != np.float64 or confidence.shape != values.shape[:1]:
+        found = (
+            f"{confidence.dtype} {confidence.shape}"
+            if isinstance(confidence, np.ndarray)
+            else type(confidence).__name__
+        )
+        raise PluginError(f"{where} must be a float64 array ({len(values)},), found {found}")
+    known = np.isfinite(values)
+    stated = ~np.isnan(confidence)
+    if (known.all(axis=1) & ~stated).any() or (stated & ~known.any(axis=1)).any():
+        raise PluginError(f"{where} must be a number where there is a label and NaN where there is none")
+    if not ((confidence[stated] >= 0) & (confidence[stated] <= 1)).all():
+        raise PluginError(f"{where} must lie in [0, 1], found {confidence[stated].min()} … {confidence[stated].max()}")
 
 
 def _without_small_classes(

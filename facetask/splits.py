@@ -62,7 +62,7 @@ def make_split(
         DataError: If there are fewer than three rows or groups.
     """
     rng = np.random.default_rng(seed)
-    unit_of_row = np.arange(n) if groups is None else _codes(groups)
+    unit_of_row = np.arange(n) if groups is None else group_codes(groups)
     n_units = int(unit_of_row.max()) + 1 if n else 0
     if n_units < len(PARTS):
         what = "images" if groups is None else "groups"
@@ -87,8 +87,8 @@ def _in_random_order(stratum: NDArray[np.intp], rng: np.random.Generator) -> NDA
     return np.concatenate([rng.permutation(np.flatnonzero(stratum == s)) for s in rng.permutation(np.unique(stratum))])
 
 
-def _codes(values: NDArray[Any]) -> NDArray[np.intp]:
-    """Return integer codes; every missing value gets a code of its own."""
+def group_codes(values: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the number of each row's group, ``(n,)``; every missing value is a group of its own."""
     missing = missing_values(values)
     codes = np.empty(len(values), dtype=np.intp)
     distinct, codes[~missing] = np.unique(values[~missing].astype(str), return_inverse=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from facetask.checkpoint import save_model
+from facetask.keep_sets import TrialCurves, needs_all_trials
 from facetask.network import Round
 from facetask.responses import Responses
 from facetask.satellite import Satellite, seed_of_trial, to_finite
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
     from facetask.config import RunConfig
-    from facetask.outcomes import Outcome, TrialOutcomes
+    from facetask.outcomes import Outcome, TaskRecord, TrialOutcomes
     from facetask.prepare import Materials
     from facetask.task_network import TaskNetwork
 
@@ -63,7 +64,7 @@ class StageWork:
     @property
     def seed(self) -> int:
         """The trial's seed."""
-        return seed_of_trial(self.config.seed, self.trial)
+        return self._seed_of(self.trial)
 
     @property
     def split(self) -> Split:
@@ -88,28 +89,31 @@ class StageWork:
         if stage != "regress":
             revision = self.materials.selector.revision
             depends["selector"] = {**config.selector.model_dump(mode="json"), "revision": revision}
+            depends["curve"] = config.curve.model_dump(mode="json")
         if stage in ("prune", "finetune"):
             depends["prune"] = config.prune.model_dump(mode="json")
+            if needs_all_trials(config.prune):
+                depends["trials"] = config.trials
         if stage == "finetune" and config.finetune is not False:
             depends["finetune"] = config.finetune.model_dump(mode="json")
         return depends
 
-    def compute(self, stage: str, done: TrialOutcomes, model: Path | None) -> Outcome:
-        """Run a stage on the outcomes of the earlier ones; save the network where a folder is given."""
+    def compute(self, stage: str, record: TaskRecord, model: Path | None) -> Outcome:
+        """Run a stage on the outcomes of the earlier ones, in all trials; save the network where a folder is given."""
         # Many small products: several BLAS threads would wait for each other longer than they compute.
         with threadpool_limits(1, user_api="blas"):
-            return self._compute(stage, done, model)
+            return self._compute(stage, record, model)
 
-    def _compute(self, stage: str, done: TrialOutcomes, model: Path | None) -> Outcome:
+    def _compute(self, stage: str, record: TaskRecord, model: Path | None) -> Outcome:
         """Run a stage."""
+        done = record.trials[self.trial]
         if stage == "regress":
             return regress(self.responses, self.task, self.split)
         assert done.regress is not None
         if stage == "curve":
-            return curve(self.responses, self.task, self.split, self._chooser())
-        assert done.curve is not None
+            return curve(self.responses, self.task, self.split, self._chooser(self.seed, self.config.curve.bootstrap))
         if stage == "prune":
-            done.prune = self._prune(done.regress, done.curve)
+            done.prune = self._prune(done.regress, self._curves(record))
             if model is not None:
                 self.save_pruned(done, model)
             return done.prune
@@ -128,10 +132,29 @@ class StageWork:
     def save_pruned(self, done: TrialOutcomes, folder: Path) -> None:
         """Save the pruned network as it is before finetuning."""
         assert done.prune is not None
-        network = done.prune.network(self.materials.network.graph)
+        network = done.prune.network(self.materials.network.graph, self._images())
         self._save(network, done.prune, done.prune.decision, done.prune.metrics_pruned, folder)
 
-    def _prune(self, regression: Regression, curves: Curves) -> Pruned:
+    def _curves(self, record: TaskRecord) -> list[TrialCurves]:
+        """Return this trial's curves, then those of the others.
+
+        Coupled groups are resampled only where that decides what is kept.
+        """
+        bootstrap = self.config.curve.bootstrap if self.config.prune.stable is not None else 0
+        order = [self.trial, *(trial for trial in range(self.config.trials) if trial != self.trial)]
+        found = []
+        for trial in order:
+            outcomes, seed = record.trials[trial], self._seed_of(trial)
+            assert outcomes.curve is not None
+            split, chooser = self.task.split(seed), self._chooser(seed, bootstrap)
+            found.append(TrialCurves(split, outcomes.curve, chooser, outcomes.group_curves))
+        return found
+
+    def _seed_of(self, trial: int) -> int:
+        """Return a trial's seed."""
+        return seed_of_trial(self.config.seed, trial)
+
+    def _prune(self, regression: Regression, trials: list[TrialCurves]) -> Pruned:
         """Run the prune stage."""
         labelled = self.task.labelled.nonzero()[0]
 
@@ -147,18 +170,28 @@ class StageWork:
             self.materials.network,
             self.responses,
             self.task,
-            self.split,
             regression,
-            curves,
-            self._chooser(),
+            trials,
             self.config.prune,
+            self._images(),
             forward,
         )
+
+    def _images(self) -> Tensor | None:
+        """Return the normalised training images on which dropped inputs are reconstructed."""
+        import numpy as np
+
+        wanted = self.config.prune.reconstruct
+        if not wanted:
+            return None
+        rows = np.random.default_rng(self.seed).permutation(self.split.train)[:wanted]
+        ((_, inputs),) = self.materials.loader.batches(rows, [np.arange(len(rows))])
+        return inputs
 
     def _finetune(self, pruned: Pruned, model: Path | None) -> Finetuned:
         """Run the finetune stage."""
         assert self.config.finetune is not False
-        network = pruned.network(self.materials.network.graph)
+        network = pruned.network(self.materials.network.graph, self._images())
         finetuned = finetune(
             network,
             self.task,
@@ -172,11 +205,11 @@ class StageWork:
             self._save(network, pruned, finetuned.decision, finetuned.metrics, model)
         return finetuned
 
-    def _chooser(self) -> Chooser:
-        """Return the selector for this task and trial."""
+    def _chooser(self, seed: int, bootstrap: int) -> Chooser:
+        """Return the selector for this task and a trial's seed."""
         selector = self.materials.selector
         weights = self.materials.network.filter_weights() if "weights" in selector.needs else {}
-        return Chooser(selector, self.config.selector.params, weights, self.seed)
+        return Chooser(selector, self.config.selector.params, weights, seed, self.config.curve.refit, bootstrap)
 
     def _save(
         self,

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 from threadpoolctl import threadpool_limits
 
+from facetask.curves import check_coefficients, columns_of
 from facetask.errors import FacetaskError, PluginError
 from facetask.moments import Moments
 from facetask.records import (
@@ -126,9 +127,14 @@ def check_task(record: Task, data: FaceData, params: BaseModel | None = None) ->
         check_labels(labels, len(data), record.name)
         if np.isinf(labels.values).any():
             raise PluginError(f"{where}: values must be finite, or NaN where missing")
-        if not np.array_equal(labels.values, again.values, equal_nan=True):
+        if not (_equal(labels.values, again.values) and _equal(labels.confidence, again.confidence)):
             raise PluginError(f"{where}: asked twice, it gives other labels")
     return labels
+
+
+def _equal(a: NDArray[np.float64] | None, b: NDArray[np.float64] | None) -> bool:
+    """Return whether both arrays are the same, or there is none."""
+    return a is b if a is None or b is None else np.array_equal(a, b, equal_nan=True)
 
 
 def check_dataset(record: Dataset, params: BaseModel | None = None) -> FaceData:
@@ -181,6 +187,8 @@ def check_selector(record: Selector, params: BaseModel | None = None) -> Selecti
                 )
         if path.strengths is not None and len(path.strengths) != len(path.supports):
             raise PluginError(f"{where}: {len(path.strengths)} strengths for {len(path.supports)} supports")
+        with _blaming(where):
+            check_coefficients(path, columns_of(path.supports, problem.component), problem.moments)
         if [support.tolist() for support in path.supports] != [support.tolist() for support in again.supports]:
             raise PluginError(f"{where}: asked twice, it gives another path; draw random numbers from problem.seed")
     return path

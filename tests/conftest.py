@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from toy_runs import Finished, Toy, make_toy
+
+# No test fails because a machine is slow.
+settings.register_profile("facetask", deadline=None)
+settings.load_profile("facetask")
 
 
 @pytest.fixture(autouse=True, scope="session")

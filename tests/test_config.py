@@ -19,6 +19,8 @@ from facetask.config import (
     ConfigPath,
     CutWithin,
     FinetuneConfig,
+    KneeSize,
+    PruneConfig,
     SplitConfig,
     config_differences,
     config_from_dict,
@@ -129,7 +131,16 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
     assert task.params == ColumnParams(column="age")
     assert config.selector.name == "lasso"
     assert config.selector.params == LassoParams()
-    assert config.prune.model_dump() == {"threshold": 0.01, "cut": "best", "couple": "group", "round_to": 1}
+    assert config.curve.model_dump() == {"refit": "least-squares", "bootstrap": 0}
+    assert config.prune.model_dump() == {
+        "knee": "threshold",
+        "threshold": 0.01,
+        "stable": None,
+        "cut": "best",
+        "couple": "group",
+        "round_to": 1,
+        "reconstruct": 256,
+    }
     assert config.finetune.model_dump() == {
         "epochs": 3,
         "batch_size": 16,
@@ -160,7 +171,8 @@ data: {name: table, params: {root: "${FACES:-data}/utkface", labels: labels.csv}
 satellite_tasks:
   - {name: column, params: {column: age, kind: continuous}}
 selector: {name: lasso, params: {}}
-prune: {threshold: 0.01, cut: best, couple: group}   # cut: best, a tap's name, or {within: 0.02}
+curve: {refit: least-squares, bootstrap: 0}
+prune: {knee: threshold, threshold: 0.01, stable: null, cut: best, couple: group}   # cut: best, a tap or {within: 0.02}
 finetune: {epochs: 3}                                # or false
 split: {fractions: [0.5, 0.25, 0.25], group_by: null, stratify_by: null, min_per_class: 1}
 compute: {device: auto, batch_size: 32, workers: auto, threads: auto}
@@ -232,6 +244,16 @@ def test_a_task_s_split_is_filled_up_from_the_run_s(load):
         ("prune: []", "prune: expected a mapping, found a list of 0"),
         ("prune: {threshold: 1.5}", "prune.threshold: expected at most 1.0, found 1.5"),
         ("prune: {threshold: -0.1}", "prune.threshold: expected at least 0.0, found -0.1"),
+        ("prune: {knee: elbo}", "prune.knee: expected 'threshold', 'elbow' or 'one-standard-error' or a mapping, found "
+         "'elbo'; did you mean 'elbow'?"),
+        ("prune: {knee: {filters: 0}}", "prune.knee.filters: expected at least 1, found 0"),
+        ("prune: {knee: {fraction: 1.5}}", "prune.knee.fraction: expected at most 1.0, found 1.5"),
+        ("prune: {knee: {}}", "prune.knee: expected a mapping such as {filters: 64} or {fraction: 0.25}"),
+        ("prune: {knee: {filters: 3, fraction: 0.5}}",
+         "prune.knee: expected a mapping such as {filters: 64} or {fraction: 0.25}"),
+        ("prune: {stable: 0}", "prune.stable: expected more than 0.0, found 0"),
+        ("curve: {refit: ridge}", "curve.refit: expected 'least-squares' or 'none', found 'ridge'"),
+        ("curve: {bootstrap: -1}", "curve.bootstrap: expected at least 0, found -1"),
         ("prune: {threshold: .nan}", "prune.threshold: expected a finite number, found nan"),
         ("prune: {threshold:0.1}", "prune.threshold:0.1: unknown key; did you mean 'threshold'?"),
         ("prune: {treshold: 0.1}", "prune.treshold: unknown key; did you mean 'threshold'?"),
@@ -280,6 +302,24 @@ def test_a_task_s_split_is_filled_up_from_the_run_s(load):
 )  # fmt: skip
 def test_a_wrong_value_is_told_in_one_line_with_its_place(errors, section, message):
     assert errors(MINIMAL + section + "\n") == [f"c.yaml:5: {message}"]
+
+
+def test_what_compares_trials_needs_more_than_one(errors, load):
+    alone = MINIMAL + "trials: 1\nprune: {knee: one-standard-error, stable: 0.5}\n"
+    assert errors(alone) == [
+        "c.yaml:6: prune.knee: one-standard-error compares trials, and there is one only; set trials to 2 or more",
+        "c.yaml:6: prune.stable: how often a filter is chosen cannot be told from one trial; "
+        "set trials to 2 or more, or curve.bootstrap",
+    ]
+    assert load(alone, "trials=2").prune.stable == 0.5
+    assert load(MINIMAL + "trials: 1\nprune: {stable: 0.5}\ncurve: {bootstrap: 1}\n").curve.bootstrap == 1
+
+
+def test_a_size_is_a_number_or_a_share():
+    assert [KneeSize(filters=8).of(n) for n in (1, 8, 64)] == [1, 8, 8]
+    assert [KneeSize(fraction=0.25).of(n) for n in (1, 2, 6, 64)] == [1, 1, 2, 16]
+    assert KneeSize(fraction=1.0).of(7) == 7
+    assert [str(KneeSize(filters=8)), str(KneeSize(fraction=0.25))] == ["filters: 8", "fraction: 0.25"]
 
 
 @pytest.mark.parametrize(
@@ -464,7 +504,7 @@ def test_a_dict_is_judged_as_a_file_is(load, tmp_path):
         ({**DATA, "trials": 0}, "trials: expected at least 1, found 0"),
         ({**DATA, "trials": {1}}, "trials: expected what YAML can say, found a set"),
         ({**DATA, "prune": {1: 2}}, "prune: a key must be a text, found 1\n"
-         "prune.1: unknown key; known: couple, cut, round_to, threshold"),
+         "prune.1: unknown key; known: couple, cut, knee, reconstruct, round_to, stable, threshold"),
         ({**DATA, "selector": {"name": "a\ud800"}}, "selector.name: the text holds bytes or escapes"
          " that are no Unicode character"),
         ([], "expected a mapping, found a list of 0"),
@@ -606,7 +646,8 @@ def test_the_resolved_configuration_spells_every_default_out(load, tmp_path):
             }
         ],
         "selector": {"name": "lasso", "params": {"steps": 100, "smallest": 1e-4}},
-        "prune": {"threshold": 0.01, "cut": "best", "couple": "group", "round_to": 1},
+        "curve": {"refit": "least-squares", "bootstrap": 0},
+        "prune": PruneConfig().model_dump(),
         "finetune": FinetuneConfig().model_dump(),
         "split": {"fractions": [0.5, 0.25, 0.25], "group_by": None, "stratify_by": None, "min_per_class": 1},
         "compute": ComputeConfig().model_dump(),

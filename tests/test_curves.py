@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.linear_model import Lasso, LinearRegression, MultiTaskLasso, Ridge
 
-from facetask import CurveError, Moments, SelectionPath
-from facetask.curves import RIDGE_STRENGTHS, Curve, characteristic_curve, knee
+from facetask import CurveError, Moments, SelectionPath, SelectionProblem
+from facetask.curves import RIDGE_STRENGTHS, Curve, characteristic_curve
+from facetask.plugins.selectors.lasso import LassoParams, lasso
 from facetask.regression import fit_ridge, rmse_from_moments
 
 
@@ -40,11 +41,6 @@ class Split:
         component = np.arange(self.x.shape[1]) if component is None else component
         path = SelectionPath(supports=tuple(np.array(support) for support in supports))
         return characteristic_curve(self.train, self.validation, component, path, self.train.std_y)
-
-
-def curve(n_filters: list[int], rmse: list[float]) -> Curve:
-    supports = tuple(np.arange(k) for k in n_filters)
-    return Curve(n_filters=tuple(n_filters), rmse=tuple(rmse), supports=supports, unpruned_rmse=0.0)
 
 
 @settings(max_examples=30, deadline=None)
@@ -154,46 +150,73 @@ def test_moments_and_components_that_do_not_fit_are_an_error() -> None:
         split.curve([[1]], np.array([0, 0, 2, 2]))
 
 
-def test_the_knee_is_the_fewest_filters_within_the_threshold() -> None:
-    shape = curve([1, 2, 4, 8, 16], [2.0, 1.5, 1.1, 1.0, 1.05])
-    assert [knee(shape, t) for t in (0, 0.05, 0.1, 0.5, 1)] == [3, 3, 2, 1, 0]
-    assert shape.knee_filters(0.1) == 4
+# Without refit
 
 
-def test_of_equally_many_filters_the_knee_has_the_lowest_error() -> None:
-    assert knee(curve([3, 3, 3, 5], [1.02, 1.0, 1.01, 1.0]), 1) == 1
+def without_refit(split: Split, path: SelectionPath, component: np.ndarray | None = None) -> Curve:
+    component = np.arange(split.x.shape[1]) if component is None else component
+    return characteristic_curve(split.train, split.validation, component, path, None, "none")
 
 
-def test_the_order_of_the_points_does_not_matter() -> None:
-    assert knee(curve([16, 4, 1], [1.0, 1.05, 2.0]), 0.1) == 1
+@pytest.mark.parametrize(("n", "m"), [(120, 1), (120, 3), (15, 1)])
+def test_without_refit_the_lasso_s_own_errors_are_scikit_learn_s(n: int, m: int) -> None:
+    split = Split(n, 20, m)
+    split.y /= split.y[:n].std(axis=0)
+    split.x[:, 3] = 0.7  # dead
+    split.update()
+    problem = SelectionProblem(moments=split.train, component=np.arange(20))
+    path = lasso(problem, LassoParams(tolerance=1e-6))
+    found = without_refit(split, path)
+    mean, std = split.x[:n].mean(axis=0), np.where(np.arange(20) == 3, 1, split.x[:n].std(axis=0))
+    x = (split.x - mean) / std
+    x[:, 3] = 0
+    gram_cross = x[:n].T @ (split.y[:n] - split.y[:n].mean(axis=0)) / n
+    largest = np.sqrt((gram_cross**2).sum(axis=1)).max()
+    for index in range(0, len(path.supports), 9):
+        assert path.strengths is not None
+        model = (Lasso if m == 1 else MultiTaskLasso)(alpha=largest * path.strengths[index], tol=1e-12, max_iter=100000)
+        model.fit(x[:n], split.y[:n, 0] if m == 1 else split.y[:n])
+        gap = split.y[n:] - model.predict(x[n:]).reshape(-1, m)
+        assert found.rmse[index] == pytest.approx(np.sqrt((gap**2).mean()), rel=1e-4)
+    assert found.unpruned_rmse == pytest.approx(split_curve_unpruned(split), rel=1e-12)
+    np.testing.assert_array_equal(np.sort(found.order), np.unique(np.concatenate(path.supports)))
 
 
-def test_a_flat_curve_needs_one_filter() -> None:
-    assert knee(curve([1, 2, 3], [0.1 + 0.2] * 3), 0) == 0
+def split_curve_unpruned(split: Split) -> float:
+    """Return the validation RMSE of the regression on all columns, as with refits."""
+    path = SelectionPath(supports=(np.arange(split.x.shape[1]),))
+    return characteristic_curve(split.train, split.validation, np.arange(split.x.shape[1]), path, None).unpruned_rmse
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    points=st.lists(st.tuples(st.integers(1, 50), st.floats(0.1, 10)), min_size=1, max_size=30),
-    threshold=st.floats(0, 1),
+def test_shrinkage_costs_what_a_refit_wins_back() -> None:
+    split = Split(400, 12, 1)
+    path = lasso(SelectionProblem(moments=split.train, component=np.arange(12)), LassoParams())
+    raw = without_refit(split, path)
+    refitted = characteristic_curve(split.train, split.validation, np.arange(12), path, None)
+    assert raw.rmse[0] > 1.2 * refitted.rmse[0]
+    assert raw.rmse[-1] == pytest.approx(refitted.rmse[-1], rel=1e-2)
+    assert raw.n_filters == refitted.n_filters
+    assert raw.order.tolist() == refitted.order.tolist()
+
+
+def test_without_refit_a_path_needs_coefficients() -> None:
+    with pytest.raises(
+        CurveError, match=r"no coefficients of its own.*refit: least-squares, or a selector such as lasso"
+    ):
+        without_refit(Split(50, 4, 1), SelectionPath(supports=(np.array([0]),)))
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "message"),
+    [
+        (np.zeros((1, 4, 2)), r"shape \(1, 4, 2\); finite ones of \(1, 4, 1\)"),
+        (np.full((1, 4, 1), np.nan), "finite"),
+        (np.ones((1, 4, 1)), "point 0 are not 0 off its support"),
+    ],
 )
-def test_the_knee_is_within_the_threshold_and_no_point_with_fewer_filters_is(
-    points: list[tuple[int, float]], threshold: float
-) -> None:
-    shape = curve([k for k, _ in points], [rmse for _, rmse in points])
-    best, worst = min(shape.rmse), max(shape.rmse)
-    index = knee(shape, threshold)
-    assert shape.rmse[index] <= best + threshold * (worst - best) + 1e-12
-    assert all(rmse > best + threshold * (worst - best) - 1e-12 for k, rmse in points if k < shape.n_filters[index])
-
-
-@pytest.mark.parametrize("rmse", [[], [1.0, np.nan], [np.inf]])
-def test_a_curve_without_points_or_with_other_than_numbers_has_no_knee(rmse: list[float]) -> None:
-    with pytest.raises(CurveError, match="no knee"):
-        knee(curve([1] * len(rmse), rmse), 0.01)
-
-
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, np.nan])
-def test_a_threshold_outside_its_range_is_an_error(threshold: float) -> None:
-    with pytest.raises(CurveError, match="threshold"):
-        knee(curve([1], [1.0]), threshold)
+def test_coefficients_that_do_not_fit_are_an_error(coefficients: np.ndarray, message: str) -> None:
+    path = SelectionPath(supports=(np.array([0, 2]),), coefficients=coefficients)
+    split = Split(50, 4, 1)
+    for refit in ("none", "least-squares"):
+        with pytest.raises(CurveError, match=message):
+            characteristic_curve(split.train, split.validation, np.arange(4), path, None, refit)  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facetask.config import PruneConfig
+from facetask.config import KneeSize, PruneConfig
 from facetask.curves import Curve
-from facetask.keep_sets import choose_keep_sets
+from facetask.keep_sets import TrialCurves, choose_keep_sets
 from facetask.stages.curve import Curves
 from facetask.surgery import CoupledGroup
 
@@ -22,7 +23,10 @@ def bent(*supports: list[int], knee: int) -> Curve:
     """A curve through some supports whose knee is at one of them."""
     arrays = tuple(np.array(support) for support in supports)
     rmse = tuple(1.0 if i >= knee else 10.0 for i in range(len(supports)))
-    return Curve(n_filters=tuple(map(len, supports)), rmse=rmse, supports=arrays, unpruned_rmse=1.0)
+    order = list(dict.fromkeys(index for support in supports for index in support))
+    return Curve(
+        n_filters=tuple(map(len, supports)), rmse=rmse, supports=arrays, unpruned_rmse=1.0, order=np.array(order)
+    )
 
 
 class Picker:
@@ -52,6 +56,8 @@ def keep_sets(
     couple: str = "group",
     round_to: int = 1,
     follows: Mapping[str, str] | None = None,
+    others: Sequence[tuple[Picker, dict[str, Curve]]] = (),
+    prune: Mapping[str, Any] | None = None,
     **curves: Curve,
 ) -> tuple[Any, Any]:
     """The keep sets as lists, and how they were chosen."""
@@ -59,10 +65,9 @@ def keep_sets(
     keep, choices = choose_keep_sets(
         SimpleNamespace(groups=tuple(groups), taps=taps),  # type: ignore[arg-type]
         follows or {},
-        *[None] * 3,  # type: ignore[arg-type]
-        Curves(curves),
-        picker,  # type: ignore[arg-type]
-        PruneConfig(couple=couple, round_to=round_to),  # type: ignore[arg-type]
+        *[None] * 2,  # type: ignore[arg-type]
+        [TrialCurves(None, Curves(taps), chooser) for chooser, taps in ((picker, curves), *others)],  # type: ignore[arg-type]
+        PruneConfig(couple=couple, round_to=round_to, **(prune or {})),  # type: ignore[arg-type]
     )
     return {tap: kept.tolist() for tap, kept in keep.items()}, choices
 
@@ -235,3 +240,130 @@ def test_components_that_own_several_channels_need_fewer_of_them() -> None:
     drawn = bent([0], [0, 1], [0, 1, 2], [0, 1, 2, 3], knee=0)
     keep, _ = keep_sets([group(4, a=[0, 1, 2, 3, 0, 1, 2, 3])], Picker(drawn), round_to=4)
     assert keep == {"a": [0, 1, 4, 5]}
+
+
+# Other rules
+
+
+def nested(*order: int, rmse: Sequence[float] = ()) -> Curve:
+    """A curve through an order's first components, one more at each point."""
+    supports = [sorted(order[: k + 1]) for k in range(len(order))]
+    drawn = bent(*supports, knee=0)
+    return replace(drawn, order=np.array(order), rmse=tuple(rmse) or drawn.rmse)
+
+
+@pytest.mark.parametrize(
+    ("couple", "expected"),
+    [
+        ("group", {"a": [0, 1], "b": [0]}),  # components 0, 1
+        ("free", {"a": [0, 1], "b": [0]}),
+        ("union", {"a": [0, 1, 2], "b": [0, 1, 3]}),  # components 2 and 0, 1 and 4
+        ("intersection", {"a": [0], "b": [3]}),  # 1 and 2 are refused by the other
+    ],
+)
+def test_a_number_of_components_of_each_group_or_tap(couple: str, expected: dict[str, list[int]]) -> None:
+    curves = {"a": nested(0, 2, 1, 3), "b": nested(0, 3, 1, 2)}
+    picker = Picker(nested(1, 0, 4, 2, 3))
+    keep, (choice,) = keep_sets([group(5, **COUPLED)], picker, couple, prune={"knee": KneeSize(filters=2)}, **curves)
+    assert keep == expected
+    assert choice.knee == (2 if couple in ("group", "free") else None)
+
+
+def test_a_fraction_of_everything_at_once() -> None:
+    groups = [group(3, a=[0, 1, 2]), group(5, b=[0, 1, 2, 3, 4])]
+    picker = Picker(nested(4, 7, 0, 3, 1, 2, 5, 6), scope="all")
+    keep, (choice,) = keep_sets(groups, picker, prune={"knee": KneeSize(fraction=0.5)})
+    assert keep == {"a": [0], "b": [0, 1, 4]}
+    assert (choice.knee, choice.kept) == (4, 4)
+
+
+def test_what_is_fixed_counts_among_the_number() -> None:
+    picker = Picker()
+    drawn = nested(5, 1, 2, 0, 3, 4)
+    fixed = [group(6, (3, 4), a=list(range(6)))]
+    assert keep_sets(fixed, picker, prune={"knee": KneeSize(filters=3)}, a=drawn)[0] == {"a": [3, 4, 5]}
+    assert keep_sets(fixed, picker, prune={"knee": KneeSize(filters=1)}, a=drawn)[0] == {"a": [3, 4]}
+
+
+def test_a_number_is_rounded_like_any_width() -> None:
+    keep, _ = keep_sets(
+        [group(10, a=list(range(10)))], Picker(), round_to=4, prune={"knee": KneeSize(filters=5)}, a=nested(*range(10))
+    )
+    assert keep == {"a": [0, 1, 2, 3]}
+
+
+def test_the_elbow_decides() -> None:
+    drawn = nested(3, 1, 0, 2, rmse=[9.0, 2.0, 1.8, 1.7])
+    keep, (choice,) = keep_sets([group(4, a=[0, 1, 2, 3])], Picker(), prune={"knee": "elbow"}, a=drawn)
+    assert keep == {"a": [1, 3]}
+    assert choice.knee == 2
+
+
+SURE, OTHER = [4.0, 2.0, 1.0, 0.9], [4.0, 2.0, 1.4, 1.1]  # means 4, 2, 1.2, 1.0; the error at 4 is 0.1
+
+
+@pytest.mark.parametrize("couple", ["group", "union", "intersection"])
+def test_one_standard_error_asks_all_trials(couple: str) -> None:
+    rule = {"knee": "one-standard-error"}
+    own = nested(3, 1, 0, 2, rmse=SURE)
+    others = [(Picker(), {"a": nested(0, 1, 2, 3, rmse=OTHER)})]
+    keep, (choice,) = keep_sets([group(4, a=[0, 1, 2, 3])], Picker(), couple, prune=rule, others=others, a=own)
+    assert keep == {"a": [0, 1, 2, 3]}
+    # A little more spread, and the point before is within it.
+    others = [(Picker(), {"a": nested(0, 1, 2, 3, rmse=[4.0, 2.0, 1.4, 1.5])})]
+    keep, (choice,) = keep_sets([group(4, a=[0, 1, 2, 3])], Picker(), couple, prune=rule, others=others, a=own)
+    assert keep == {"a": [0, 1, 3]}  # how many, all trials say; which, its own path
+    assert choice.kept == 3
+
+
+def test_a_coupled_group_s_curve_is_drawn_on_every_trial_s_split_once_and_only_where_needed() -> None:
+    coupled = [group(4, a=[0, 1, 2], b=[2, 1, 3])]
+    pickers = [Picker(nested(3, 1, 0, 2, rmse=SURE)), Picker(nested(0, 1, 2, 3, rmse=OTHER))]
+    trials = [TrialCurves(None, Curves({}), picker) for picker in pickers]  # type: ignore[arg-type]
+    graph = SimpleNamespace(groups=tuple(coupled), taps=[SimpleNamespace(name="a"), SimpleNamespace(name="b")])
+
+    def keep(*order: int, **settings: Any) -> int:
+        picked = [trials[index] for index in order]
+        _, (choice,) = choose_keep_sets(graph, {}, None, None, picked, PruneConfig(**settings))  # type: ignore[arg-type]
+        assert choice.curve is pickers[order[0]]._answer
+        return choice.kept
+
+    keep(0, 1)
+    assert [len(picker.asked) for picker in pickers] == [1, 0]
+    keep(0, 1, knee="one-standard-error")
+    keep(1, 0, knee="one-standard-error")
+    assert [len(picker.asked) for picker in pickers] == [1, 1]
+
+
+# Stable filters
+
+
+def test_stable_filters_are_those_that_most_draws_choose() -> None:
+    own = replace(nested(0, 1, 2, 3, rmse=[3.0, 1.0, 1.0, 1.0]), resampled=(np.array([2, 0]), np.array([0, 2, 1])))
+    others = [(Picker(), {"a": nested(2, 3, 0, 1)})]
+    # Two at the knee. Of four draws 0 is among the first two in 3, 2 in 3, 1 and 3 in 1.
+    found = {}
+    for least in (0.25, 0.75, 1.0):
+        keep, (choice,) = keep_sets([group(4, a=[0, 1, 2, 3])], Picker(), prune={"stable": least}, others=others, a=own)
+        found[least] = (keep["a"], choice.knee, choice.notes)
+    assert found[0.25][:2] == ([0, 1, 2, 3], 2)
+    assert found[0.75] == ([0, 2], 2, ("2 kept, 2 at the knee: chosen in at least 75% of 4 draws",))
+    assert found[1.0] == ([0], 2, ("1 kept: none is chosen in 100% of 4 draws, this one most often",))
+
+
+def test_stable_filters_of_each_tap_fixed_and_rounded() -> None:
+    curves = {"a": nested(0, 2, 1, 3, rmse=[3.0, 1.0, 1.0, 1.0]), "b": nested(0, 3, 1, 2)}
+    others = [(Picker(), {"a": nested(2, 1, 0, 3), "b": nested(0, 3, 1, 2)})]
+    keep, (choice,) = keep_sets(
+        [group(5, (3,), **COUPLED)], Picker(), "union", prune={"stable": 1.0}, others=others, **curves
+    )
+    # Component 2 of tap a's two, 1 of tap b's one, and the fixed 3.
+    assert keep == {"a": [1, 2, 3], "b": [0, 1, 2]}
+    assert choice.notes == (
+        "a: 1 kept, 2 at the knee: chosen in at least 100% of 2 draws",
+        "b: 1 kept, 1 at the knee: chosen in at least 100% of 2 draws",
+    )
+    rounded, _ = keep_sets(
+        [group(4, a=[0, 1, 2, 3])], Picker(), prune={"stable": 1.0}, others=others, round_to=2, a=curves["a"]
+    )
+    assert rounded == {"a": [0, 2]}  # 2 alone is stable; of the others, chosen once each, 0 comes first on its own path

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import warnings
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics as reference
 from sklearn.linear_model import LogisticRegression
 
-from facetask import CurveError, Labels
-from facetask.kinds import KINDS, PENALTIES, TaskSpec, spread
+from facetask import CurveError, Kind, Labels
+from facetask.kinds import KINDS, TaskSpec
+from facetask.known import spread_of_known
 from facetask.metrics import accuracy
+from facetask.multinomial import PENALTIES
 
 ARRAY = np.ndarray
 
@@ -27,7 +31,7 @@ def blobs(seed: int, n: int, classes: int, p: int = 8, apart: float = 0.6) -> tu
 
 
 def test_every_kind_of_the_contract_has_a_behaviour() -> None:
-    assert set(KINDS) == {"continuous", "binary", "binned", "nominal"}
+    assert set(KINDS) == set(get_args(Kind))
     labels = Labels(name="a", kind="binned", values=np.zeros((2, 1)), unit="years", classes=("x", "y"), edges=((1.0,),))
     assert TaskSpec.of(labels, "age") == TaskSpec("age", "binned", "years", ("x", "y"), ((1.0,),), "keep")
 
@@ -88,7 +92,7 @@ def test_several_outputs_are_divided_by_their_spread_and_constants_left_alone() 
     np.testing.assert_allclose(kind.scale(train), [train[:, 0].std(), 1])
     assert kind.unit(2) == "standard deviations"
     assert kind.describe(np.array([1.0, 2.0]), {})["value"] == [1.0, 2.0]
-    np.testing.assert_array_equal(spread(np.full((3, 1), 1e9 + 0.1)), [1])
+    np.testing.assert_array_equal(spread_of_known(np.full((3, 1), 1e9 + 0.1)), [1])
 
 
 def test_two_binned_outputs_give_one_bin() -> None:
@@ -113,6 +117,144 @@ def test_one_binned_output() -> None:
     assert kind.describe(np.array([40.0]), {}) == {"value": "≥40", "regressed": 40.0, "unit": "years"}
     found = kind.metrics(np.array([[19.0], [60.0]]), np.array([[10.0], [10.0]]), {}, np.ones(1))
     assert (found["accuracy"], found["within_one"], found["mae"]) == (0.5, 0.5, 29.5)
+
+
+def labelled(seed: int, n: int = 80, missing: float = 0.3) -> tuple[ARRAY, ARRAY]:
+    """Scores of three labels, of which each is missing here and there."""
+    rng = np.random.default_rng(seed)
+    values = (rng.random((n, 3)) < [0.5, 0.2, 0.8]).astype(float)
+    values[:2] = [[0, 0, 0], [1, 1, 1]]
+    scores = values + rng.standard_normal((n, 3))
+    values[2:][rng.random((n - 2, 3)) < missing] = np.nan
+    return scores, values
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_multilabel_metrics_are_scikit_learn_s_where_each_label_is_known(seed: int) -> None:
+    kind = behaviour("multilabel", classes=("beard", "hat", "smile"))
+    scores, values = labelled(seed)
+    test_scores, truth = labelled(seed + 1)
+    decision = kind.learn(scores, values)
+    found = kind.metrics(test_scores, truth, decision, np.ones(3))
+    each = []
+    for j, name in enumerate(("beard", "hat", "smile")):
+        known, rows = ~np.isnan(values[:, j]), ~np.isnan(truth[:, j])
+        alone = behaviour("binary", classes=("no", "yes")).learn(scores[known, j : j + 1], values[known, j : j + 1])
+        assert decision[f"threshold[{name}]"] == alone["threshold"]
+        positive, score = truth[rows, j] > 0.5, test_scores[rows, j]
+        decided = score > alone["threshold"]
+        each.append(
+            {
+                "accuracy": reference.accuracy_score(positive, decided),
+                "balanced_accuracy": reference.balanced_accuracy_score(positive, decided),
+                "auc": reference.roc_auc_score(positive, score),
+                "f1": reference.f1_score(positive, decided, zero_division=0.0),
+            }
+        )
+        for metric, value in each[-1].items():
+            assert found[f"{metric}[{name}]"] == pytest.approx(value)
+    for metric in each[0]:
+        assert found[metric] == pytest.approx(np.mean([values[metric] for values in each]))
+    squares = [np.mean((test_scores[~np.isnan(v), j] - v[~np.isnan(v)]) ** 2) for j, v in enumerate(truth.T)]
+    assert found["rmse"] == pytest.approx(np.sqrt(np.mean(squares)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_masking_a_label_of_some_rows_is_dropping_these_rows_for_it_alone(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kind = behaviour("multilabel", classes=("beard", "hat"))
+    x, x_validation = rng.standard_normal((2, 90, 4))
+    weights = rng.standard_normal((4, 2))
+    y, y_validation = ((part @ weights + rng.standard_normal((90, 2)) > 0) * 1.0 for part in (x, x_validation))
+    for part in (y, y_validation):
+        part[:2] = [[0, 0], [1, 1]]
+    whole = kind.fit_head(x, y, x_validation, y_validation)
+    masked, masked_validation = y.copy(), y_validation.copy()
+    dropped = np.flatnonzero(rng.random(88) < 0.4) + 2
+    masked[dropped, 0] = masked_validation[dropped, 0] = np.nan
+    found = kind.fit_head(x, masked, x_validation, masked_validation)
+    keep = np.delete(np.arange(90), dropped)
+    alone = behaviour("multilabel", classes=("beard",)).fit_head(
+        x[keep], y[keep, :1], x_validation[keep], y_validation[keep, :1]
+    )
+    np.testing.assert_allclose(found.predict(x)[:, 0], alone.predict(x)[:, 0], atol=1e-8)
+    np.testing.assert_allclose(found.predict(x)[:, 1], whole.predict(x)[:, 1], atol=1e-8)
+    test_values = np.where(rng.random((90, 2)) < 0.5, y, np.nan)
+    test_values[:2] = y[:2]
+    predictions = kind.activate(found.predict(x))
+    decision = kind.learn(kind.activate(found.predict(x_validation)), masked_validation)
+    rows = ~np.isnan(test_values[:, 0])
+    measured = kind.metrics(predictions, test_values, decision, np.ones(2))
+    binary = behaviour("binary", classes=("no", "yes")).metrics(
+        predictions[rows, :1], test_values[rows, :1], {"threshold": decision["threshold[beard]"]}, np.ones(1)
+    )
+    assert {name: measured[f"{name}[beard]"] for name in ("accuracy", "balanced_accuracy", "auc", "f1")} == {
+        name: binary[name] for name in ("accuracy", "balanced_accuracy", "auc", "f1")
+    }
+
+
+def test_the_multilabel_head_keeps_each_regression_s_order_and_gives_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    x, x_validation = rng.standard_normal((2, 400, 5))
+    y, y_validation = ((part[:, :2] + rng.standard_normal((400, 2)) > [0, 1.5]) * 1.0 for part in (x, x_validation))
+    kind = behaviour("multilabel", classes=("often", "seldom"))
+    plain = kind.regression(x, y, x_validation, y_validation).predict(x_validation)
+    head = kind.fit_head(x, y, x_validation, y_validation)
+    for model in (head, kind.gentle_head(x, y, head)):
+        found = kind.activate(model.predict(x_validation))
+        np.testing.assert_allclose(found.mean(axis=0), y_validation.mean(axis=0), atol=0.04)
+    found = kind.activate(head.predict(x_validation))
+    for j in range(2):
+        np.testing.assert_array_equal(np.argsort(found[:, j]), np.argsort(plain[:, j]))
+    described = kind.describe(found[0], {"threshold[often]": 0.0, "threshold[seldom]": 1.0})
+    assert described == {
+        "value": {"often": 1, "seldom": 0},
+        "score": {"often": pytest.approx(found[0, 0]), "seldom": pytest.approx(found[0, 1])},
+    }
+
+
+def test_a_label_of_one_class_on_test_has_no_auc_and_leaves_the_mean_to_the_others() -> None:
+    kind = behaviour("multilabel", classes=("a", "b"))
+    values = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, np.nan]])
+    found = kind.metrics(
+        values - 0.1 * values[::-1, :1], values, {"threshold[a]": 0.5, "threshold[b]": 0.5}, np.ones(2)
+    )
+    assert np.isnan(found["auc[b]"])
+    assert found["auc"] == found["auc[a]"] == 1
+    np.testing.assert_allclose(kind.baseline(values, 2), [[1 / 3, 1], [1 / 3, 1]])
+
+
+def test_several_outputs_are_also_measured_one_by_one() -> None:
+    kind = behaviour("continuous", unit="degrees")
+    values = np.array([[1.0, 10.0], [np.nan, 30.0], [5.0, np.nan]])
+    predictions = values + np.array([[1.0, -4.0], [7.0, 0.0], [-2.0, 7.0]])
+    predictions[np.isnan(predictions)] = 99
+    found = kind.metrics(predictions, values, {}, np.array([2.0, 4.0]))
+    assert (found["mae[1]"], found["mae[2]"], found["mae"]) == (1.5, 2, 1.75)
+    assert found["rmse[1]"] == pytest.approx(np.sqrt(2.5))
+    assert found["rmse[2]"] == pytest.approx(np.sqrt(8))
+    assert found["rmse"] == pytest.approx(np.sqrt((2.5 / 4 + 8 / 16) / 2))
+    binned = behaviour("binned", classes=("a", "b", "c", "d"), edges=((3.0,), (20.0,)))
+    assert binned.metrics(predictions, values, {}, np.ones(2))["accuracy"] == 1  # the one image whose bin is known
+    assert np.isnan(binned.metrics(predictions[1:], values[1:], {}, np.ones(2))["accuracy"])
+
+
+def test_confusion_matrices_equal_scikit_learn_s() -> None:
+    rng = np.random.default_rng(0)
+    values, predictions = rng.integers(0, 4, (60, 1)).astype(float), rng.random((60, 5))
+    found = behaviour("nominal", classes=tuple("abcde")).confusion(predictions, values)
+    expected = reference.confusion_matrix(values[:, 0], predictions.argmax(axis=1), labels=range(5))
+    assert found == expected.tolist()
+    pose = behaviour("binned", classes=tuple("abcdef"), edges=((-1.0, 1.0), (0.0,)))
+    values, predictions = rng.normal(0, 2, (2, 60, 2))
+    values[0, 1] = np.nan
+    true, taken = (np.digitize(v[1:, 0], [-1, 1]) * 2 + (v[1:, 1] >= 0) for v in (values, predictions))
+    assert pose.confusion(predictions, values) == reference.confusion_matrix(true, taken, labels=range(6)).tolist()
+    many = behaviour("nominal", classes=tuple(map(str, range(51))))
+    assert many.confusion(rng.random((60, 51)), np.zeros((60, 1))) is None
+    assert behaviour("continuous").confusion(values, values) is None
 
 
 def test_one_hot_targets_leave_missing_rows_missing() -> None:

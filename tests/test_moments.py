@@ -162,3 +162,21 @@ def test_screening_has_an_answer_for_nothing_to_choose(rng: np.random.Generator)
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("n", [1, 7, 5000])
+def test_rows_that_count_several_times_are_repeated_rows(n: int) -> None:
+    random = np.random.default_rng(n)
+    x, y = random.standard_normal((n, 600)).astype(np.float32) + 5, random.standard_normal((n, 2))
+    times = random.integers(0, 4, n)
+    times[0] = 2
+    found, expected = Moments.from_arrays(x, y, times), Moments.from_arrays(x.repeat(times, 0), y.repeat(times, 0))
+    assert found.n == expected.n
+    for field in ("mean_x", "mean_y", "xx", "xy", "yy"):
+        np.testing.assert_allclose(getattr(found, field), getattr(expected, field), rtol=1e-9, atol=1e-9 * n)
+
+
+@pytest.mark.parametrize("times", [np.zeros(3, int), np.array([1, -1, 2]), np.ones(2, int)])
+def test_times_that_are_no_counts_are_an_error(times: np.ndarray) -> None:
+    with pytest.raises(CurveError, match="times"):
+        Moments.from_arrays(np.ones((3, 2)), np.ones((3, 1)), times)

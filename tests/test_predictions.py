@@ -37,9 +37,20 @@ def test_every_form_says_the_same(finished: Finished, toy: Toy, capsys: pytest.C
         rows = json.loads(capsys.readouterr().out)
         print_predictions(model, paths, "csv", toy.plugins)
         read = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-        assert read == [{key: str(value) for key, value in row.items()} for row in rows]
         print_predictions(model, paths, "text", toy.plugins)
-        for line, row in zip(capsys.readouterr().out.splitlines(), rows, strict=True):
+        lines = capsys.readouterr().out.splitlines()
+        if task == "marks":
+            cells = ("value[bright]", "value[warm]", "score[bright]", "score[warm]")
+            for line, cell, row in zip(lines, read, rows, strict=True):
+                value, score = row["value"], row["score"]
+                shown = ", ".join(f"{label} {value[label]} ({score[label]:.2f})" for label in ("bright", "warm"))
+                assert line == f"{row['image']}: {shown}"
+                assert cell == {"image": row["image"]} | {name: str(row[name[:5]][name[6:-1]]) for name in cells}
+                assert set(value.values()) <= {0, 1}
+                assert all(0 < number < 1 for number in score.values())
+            continue
+        assert read == [{key: str(value) for key, value in row.items()} for row in rows]
+        for line, row in zip(lines, rows, strict=True):
             value = f"{row['value']:.4g} grey levels" if task == "brightness" else row["value"]
             score = f" ({row['score']:.2f})" if task in ("tint", "level") else ""
             assert line == f"{row['image']}: {value}{score}"

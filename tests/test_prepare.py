@@ -39,9 +39,18 @@ def test_everything_is_loaded_and_nothing_computed(toy: Toy, tmp_path: Path, mon
     materials, recorder = prepared(toy)
     assert [tap.name for tap in materials.network.graph.taps] == ["0", "2.conv", "3"]
     assert len(materials.images.data) == 60
-    assert [task.spec.name for task in materials.tasks] == ["brightness", "tint", "bins", "level"]
+    assert [task.spec.name for task in materials.tasks] == ["brightness", "tint", "bins", "level", "marks"]
     assert materials.selector.name == "lasso"
-    assert (recorder.lines, recorder.warnings) == ([], [])
+    assert recorder.lines == []
+    (partly,) = recorder.warnings
+    assert partly == (
+        "task 'marks': 7 of 60 labelled images lack some labels (bright 53, warm 60 known); each counts for those that "
+        "it has"
+    )
+    _, recorder = prepared(toy, selector={"name": "mutual-information"})
+    assert recorder.warnings[0].endswith(
+        "has; the selector 'mutual-information' chooses by the 53 images that have all of them"
+    )
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

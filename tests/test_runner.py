@@ -36,7 +36,7 @@ def test_without_finetuning_a_run_ends_with_pruning(toy: Toy, tmp_path: Path) ->
     assert (found.results.stage, found.results.finished) == ("prune", True)
     assert all(task.finetune is None for task in found.results.tasks)
     assert all((folder / "model.json").is_file() for folder in found.models.values())
-    assert len(found.models) == 4
+    assert len(found.models) == 5
     again, recorder = toy.run(tmp_path / "run", toy.config(**SMALL))
     assert again == found
     assert recorder.said("finished already")

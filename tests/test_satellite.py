@@ -54,12 +54,45 @@ def test_labels_become_a_task_with_its_missing_ones_counted() -> None:
     assert (summary.source, summary.licence) == ("column age", "CC0")
 
 
-def test_a_row_counts_as_labelled_only_if_all_of_its_values_are_known() -> None:
+def test_a_row_with_some_of_its_values_is_labelled_and_counted_as_partly_so() -> None:
     values = np.random.default_rng(0).standard_normal((24, 2))
     values[5, 1] = np.nan
+    values[7] = np.nan
     (task,) = load(Labels(name="pose", kind="continuous", values=values))
-    assert np.flatnonzero(~task.labelled).tolist() == [5]
-    assert task.summary().mean is None
+    assert np.flatnonzero(~task.labelled).tolist() == [7]
+    assert np.flatnonzero(task.partly).tolist() == [5]
+    summary = task.summary()
+    assert (summary.n_labelled, summary.n_missing, summary.n_partly) == (23, 1, 1)
+    assert (summary.mean, summary.rmse_unit) == (None, "standard deviations")
+    split = task.split(0)
+    assert 5 in np.concatenate([split.train, split.validation, split.test])
+
+
+def several(values: Any, names: tuple[str, ...] = ("beard", "hat"), **fields: Any) -> Labels:
+    return Labels(name="wear", kind="multilabel", values=np.array(values, dtype=float), classes=names, **fields)
+
+
+def test_several_labels_are_counted_one_by_one() -> None:
+    nan = np.nan
+    (task,) = load(several([[0, 1], [1, nan], [nan, nan], [1, 0]] * 6))
+    summary = task.summary()
+    assert (summary.n_labelled, summary.n_missing, summary.n_partly) == (18, 6, 6)
+    assert summary.counts == {"beard": 12, "hat": 6}
+    assert summary.known == {"beard": 18, "hat": 12}
+
+
+def test_a_label_that_a_part_lacks_or_that_is_constant_is_named() -> None:
+    values = np.full((24, 2), np.nan)
+    values[:, 0] = np.arange(24) % 2
+    values[[0, 9], 1] = [0, 1]
+    (task,) = load(several(values))
+    with pytest.raises(DataError, match=r"task 'wear': label 'hat' is known for no image of the \w+ split \(2 images"):
+        task.split(0)
+    values[:, 1] = np.where(np.arange(24) == 3, np.nan, 1.0)
+    with pytest.raises(DataError, match="task 'wear': hat: the same for every image"):
+        load(several(values))
+    with pytest.raises(DataError, match="every label is the same"):
+        load(several(np.ones((24, 2))))
 
 
 def test_a_split_keeps_groups_whole_and_leaves_unlabelled_images_out() -> None:
@@ -170,6 +203,10 @@ def test_wrong_labels_are_refused() -> None:
         {"kind": "nominal", "classes": ("a", "b"), "values": [[0.0], [2.0]]},
         {"kind": "nominal", "classes": ("a", "b"), "values": [[0.5], [1.0]]},
         {"kind": "nominal", "classes": ("a", "b"), "values": [[0.0], [1.0]], "flip": "negate"},
+        {"kind": "multilabel", "classes": ("a",), "values": [[0.0, 1.0], [1.0, 0.0]]},
+        {"kind": "multilabel", "classes": ("a", "a"), "values": [[0.0, 1.0], [1.0, 0.0]]},
+        {"kind": "multilabel", "classes": ("a", "b"), "values": [[0.0, 2.0], [1.0, 0.0]]},
+        {"kind": "multilabel", "classes": ("a", "b"), "values": [[0.0, 1.0], [1.0, 0.0]], "flip": "negate"},
         {"kind": "binned", "classes": ("a", "b"), "values": [[0.5], [1.0]]},
         {"kind": "binned", "classes": ("a", "b"), "values": [[0.5], [1.0]], "edges": ((0.5, 0.7),)},
     ],

@@ -175,7 +175,10 @@ def test_sound_tasks_pass(faces: FaceData) -> None:
     nominal = replace(GOOD, kind="nominal", values=np.array([[0, 1, 2, 0, 1, np.nan]]).T, classes=("a", "b", "c"))
     binary = replace(GOOD, kind="binary", values=np.array([[0.0, 1, 0, 0, 1, np.nan]]).T, classes=("no", "yes"))
     binned = replace(GOOD, kind="binned", values=np.zeros((6, 2)), edges=((1.0,), (2.0, 3.0)), classes=tuple("abcdef"))
-    for labels in (GOOD, replace(GOOD, values=missing), nominal, binary, binned):
+    sure = replace(
+        GOOD, values=missing, confidence=np.where(np.isnan(missing[:, 0]), np.nan, [0, 0.1, 0.2, 0.3, 0.9, 1])
+    )
+    for labels in (GOOD, replace(GOOD, values=missing), sure, nominal, binary, binned):
         assert check_task(task_of(labels), faces) is labels
 
 
@@ -194,6 +197,11 @@ def test_sound_tasks_pass(faces: FaceData) -> None:
         (replace(GOOD, kind="nominal", classes=("a", "b")), "indices of its 2 classes"),
         (replace(GOOD, kind="binned", edges=((1.0,),), classes=("a",)), "a class for each of their 2 bins"),
         (replace(GOOD, kind="nominal", classes=tuple("abcdef"), flip="negate"), "flip 'negate' needs numbers"),
+        (replace(GOOD, confidence=np.ones(5)), r"confidence must be a float64 array \(6,\), found float64 \(5,\)"),
+        (replace(GOOD, confidence=[1.0] * 6), r"confidence must be a float64 array \(6,\), found list"),  # type: ignore[arg-type]
+        (replace(GOOD, confidence=np.full(6, 1.5)), r"confidence must lie in \[0, 1\], found 1.5"),
+        (replace(GOOD, confidence=np.full(6, np.nan)), "confidence must be a number where there is a label"),
+        (replace(GOOD, values=np.full((6, 1), np.nan), confidence=np.ones(6)), "and NaN where there is none"),
     ],
 )
 def test_broken_labels_are_told(faces: FaceData, labels: Any, reason: str) -> None:
@@ -204,8 +212,10 @@ def test_broken_labels_are_told(faces: FaceData, labels: Any, reason: str) -> No
 def test_a_task_that_draws_lots_or_raises(faces: FaceData) -> None:
     rng = np.random.default_rng(0)
     lots = Task(name="mine", labels=lambda data, params: replace(GOOD, values=rng.normal(size=(6, 1))))
-    with pytest.raises(PluginError, match="asked twice, it gives other labels"):
-        check_task(lots, faces)
+    unsure = Task(name="mine", labels=lambda data, params: replace(GOOD, confidence=rng.random(6)))
+    for task in (lots, unsure):
+        with pytest.raises(PluginError, match="asked twice, it gives other labels"):
+            check_task(task, faces)
     with pytest.raises(PluginError, match="task 'mine': ZeroDivisionError"):
         check_task(Task(name="mine", labels=lambda data, params: 1 / 0), faces)  # type: ignore[arg-type,return-value]
 
@@ -260,8 +270,8 @@ def test_a_selector_gets_what_it_needs_and_no_more() -> None:
     assert all(len(p.gradients) == len(p.weights) == p.responses.shape[1] == 12 for p in seen)  # type: ignore
 
 
-def path_of(*supports: Any, strengths: Any = None) -> Callable[[Any, Any], Any]:
-    return lambda problem, params: SelectionPath(supports=supports, strengths=strengths)
+def path_of(*supports: Any, **fields: Any) -> Callable[[Any, Any], Any]:
+    return lambda problem, params: SelectionPath(supports=supports, **fields)
 
 
 @pytest.mark.parametrize(
@@ -279,6 +289,7 @@ def path_of(*supports: Any, strengths: Any = None) -> Callable[[Any, Any], Any]:
         (path_of(np.array([True, False])), "integer array"),
         (path_of(np.array([[0, 1]])), "one-dimensional"),
         (path_of(np.arange(2), strengths=np.ones(3)), "3 strengths for 1 supports"),
+        (path_of(np.arange(2), coefficients=np.ones((1, 3, 1))), r"coefficients have the shape \(1, 3, 1\)"),
         (lambda problem, params: problem.weights[0], "TypeError"),
     ],
 )

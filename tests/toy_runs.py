@@ -96,11 +96,12 @@ def write_table(root: Path, n: int) -> None:
     level = np.digitize(data.columns["brightness"], [100, 150])
     with (root / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "person", "brightness", "tint", "level"])
+        writer.writerow(["image", "person", "brightness", "tint", "level", "bright", "warm"])
         for i, path in enumerate(data.paths):
             brightness = "" if i == 3 else f"{data.columns['brightness'][i]:.3f}"
             row = [path.name, "" if i < 2 else data.columns["person"][i], brightness, data.columns["tint"][i]]
-            writer.writerow([*row, LEVELS[level[i]]])
+            bright, warm = int(data.columns["brightness"][i] > 120), int(data.columns["tint"][i] == "warm")
+            writer.writerow([*row, LEVELS[level[i]], "" if i % 8 == 5 else bright, warm])
 
 
 def make_toy(folder: Path, n: int = 60) -> Toy:
@@ -121,6 +122,7 @@ def make_toy(folder: Path, n: int = 60) -> Toy:
                 "params": {"column": "brightness", "kind": "binned", "edges": [100.0, 150.0]},
             },
             {"name": "column", "params": {"column": "level", "kind": "nominal"}},
+            {"name": "column", "label": "marks", "params": {"columns": ["bright", "warm"], "kind": "multilabel"}},
         ],
         "finetune": {"epochs": 1},
         "compute": {"batch_size": 16, "workers": 0},

@@ -11,7 +11,7 @@ import altair as alt
 
 from facetask.report.format import is_number, number
 from facetask.report.marks import MARGIN, WIDTH, alignment, axis_title, label, padded, place, role_colour, tap_axis
-from facetask.report.metrics import main_metric, mean_of, metric_text, style
+from facetask.report.metrics import main_metric, mean_of, metric_text, style, unit_of
 from facetask.report.points import powers_of_two, spread_ticks, tap_points
 from facetask.report.svg import PALETTE, render, source
 from facetask.results import TaskResult
@@ -32,7 +32,7 @@ def layer_accuracy(task: TaskResult, width: int = WIDTH) -> str:
     low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
     guess = _baseline_in_view(task, name, factor, low, high)
     room = (0.2, 0.1) if shown.better == "lower" else (0.1, 0.2)
-    unit = {"unit": task.labels.unit, "percent": "%"}.get(shown.scale, "")
+    unit = {"unit": unit_of(task.labels, name), "percent": "%"}.get(shown.scale, "")
     x = tap_axis(taps, width - MARGIN)
     y = alt.Y(
         "value:Q",
@@ -71,11 +71,10 @@ def characteristic_curves(task: TaskResult, width: int = WIDTH) -> str:
         strength = 0.22 + 0.5 * position / max(len(curves) - 1, 1) if role == "other" else 1.0
         common = {"tap": curve.name, "role": role, "strength": strength}
         rows += [{**common, "filters": k, "rmse": rmse} for k, rmse in curve.points]
-        if curve.knee_point:
-            k, rmse = curve.knee_point
-            text = f"{curve.name} ({role}): knee at {curve.knee} of {curve.full}" if role != "other" else ""
-            beside = place("left" if k * k <= most else "right", 20 if role == "best" else -16)
-            knees.append({**common, "filters": k, "rmse": rmse, "text": text, **beside})
+        k, rmse = curve.knee_point
+        text = f"{curve.name} ({role}): knee at {curve.knee} of {curve.full}" if role != "other" else ""
+        beside = place("left" if k * k <= most else "right", 20 if role == "best" else -16)
+        knees.append({**common, "filters": k, "rmse": rmse, "text": text, **beside})
     low, high = min(row["rmse"] for row in rows), max(row["rmse"] for row in rows)
     x = alt.X(
         "filters:Q",
@@ -185,7 +184,8 @@ def _tap_rows(task: TaskResult, name: str, factor: float, width: int) -> list[di
         std = tap.metrics[name].std
         spread = std if std is not None and is_number(std) else 0.0
         marks = [word for word, marked in (("best", task.regress.best_tap), ("cut", cut)) if marked == tap.tap]
-        text = f"{' and '.join(marks)}: {metric_text(name, tap.metrics[name], task.labels.unit)}" if marks else ""
+        measured = metric_text(name, tap.metrics[name], unit_of(task.labels, name))
+        text = f"{' and '.join(marks)}: {measured}" if marks else ""
         rows.append(
             {
                 "tap": tap.tap,

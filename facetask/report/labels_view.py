@@ -33,6 +33,8 @@ def labels_view(labels: LabelSummary) -> LabelsView:
     facts = [("Source", labels.source or "not stated"), ("Licence", labels.licence or "not stated")]
     facts.append(("Labelled images", count(labels.n_labelled)))
     facts.append(("Without a label", count(labels.n_missing) if labels.n_missing else "none"))
+    if labels.n_partly:
+        facts.append(("With some labels only", count(labels.n_partly)))
     if labels.mean is not None:
         facts.append(("Mean ± standard deviation", with_unit(plus_minus(labels.mean, labels.std), labels.unit)))
     if labels.left_out:
@@ -49,5 +51,10 @@ def labels_view(labels: LabelSummary) -> LabelsView:
             f"half of them have at most {count(sizes[len(sizes) // 2])}."
         )
     largest = max((n for _, n in shown), default=0)
-    bars = [ClassBar(name, count(n), n / largest if largest else 0.0) for name, n in shown]
+    bars = [ClassBar(name, _images(labels, name, n), n / largest if largest else 0.0) for name, n in shown]
     return LabelsView(facts=facts, bars=bars, more=more)
+
+
+def _images(labels: LabelSummary, name: str, n: int) -> str:
+    """Return how many images a class has, or how many of those where a label is known have it."""
+    return f"{count(n)} of {count(labels.known[name])}" if name in labels.known else count(n)

@@ -1,13 +1,16 @@
-"""How each metric is named, scaled and judged; unknown metrics get a plain treatment."""
+"""How each metric is named, scaled and judged; unknown metrics get a plain treatment.
+
+A metric of one of several outputs says which in brackets, ``f1[goatee]``; without brackets it is that of all together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from facetask.report.format import DASH, NBSP, is_number, plus_minus, with_unit
-from facetask.results import Metric
+from facetask.results import LabelSummary, Metric
 
 Scale = Literal["unit", "percent", "score", "plain"]
 
@@ -36,21 +39,48 @@ _STYLES = {
     "balanced_accuracy": MetricStyle("balanced accuracy", "percent", "higher"),
     "auc": MetricStyle("AUC", "score", "higher"),
     "f1": MetricStyle("F1", "score", "higher"),
+    "accuracy_least_squares": MetricStyle("accuracy, least squares", "percent", "higher"),
+    "balanced_accuracy_least_squares": MetricStyle("balanced accuracy, least squares", "percent", "higher"),
 }
 
 
 def style(name: str) -> MetricStyle:
     """Return how a metric is shown; an unknown one under its own name."""
-    return _STYLES.get(name, MetricStyle(name.replace("_", " ")))
+    base, part = split_name(name)
+    shown = _STYLES.get(base, MetricStyle(base.replace("_", " ")))
+    return replace(shown, label=f"{shown.label} of {part}") if part else shown
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return a metric's name and the output it belongs to: ``f1[goatee]`` is F1 of goatee, ``f1`` of all together."""
+    base, bracket, rest = name.partition("[")
+    return (base, rest[:-1]) if bracket and rest.endswith("]") else (name, "")
+
+
+def of_part(name: str, part: str) -> str:
+    """Return the name of one output's metric."""
+    return f"{name}[{part}]"
+
+
+def parts_of(names: Iterable[str]) -> list[str]:
+    """Return the outputs that have metrics of their own, in their order."""
+    return [part for part in dict.fromkeys(split_name(name)[1] for name in names) if part]
+
+
+def unit_of(labels: LabelSummary, name: str) -> str:
+    """Return the unit of a metric: the label's, except for the RMSE of several outputs together."""
+    return labels.rmse_unit if name == "rmse" and labels.rmse_unit is not None else labels.unit
 
 
 def ordered(kind: str, names: Iterable[str]) -> list[str]:
-    """Return distinct metric names: those that suit the kind, main metric first, then the known ones, then by name."""
+    """Return distinct metrics of all outputs together: those that suit the kind first, the unknown ones last."""
     regression = [name for name, shown in _STYLES.items() if shown.scale == "unit" or name == "r2"]
     decision = [name for name in _STYLES if name not in regression]
     first, second = (regression, decision) if kind == "continuous" else (decision, regression)
-    rank = {name: position for position, name in enumerate([*first, *second])}
-    return sorted(set(names), key=lambda name: (rank.get(name, len(rank)), name))
+    judged = ["auc"] if kind == "multilabel" else []
+    rank = {name: position for position, name in enumerate(dict.fromkeys([*judged, *first, *second]))}
+    together = {name for name in names if not split_name(name)[1]}
+    return sorted(together, key=lambda name: (rank.get(name, len(rank)), name))
 
 
 def main_metric(kind: str, names: Iterable[str]) -> str:

@@ -88,9 +88,8 @@ def _panels(curves: Sequence[CurvePoints], reference: CurvePoints | None, descri
         for role, drawn in (("behind", behind), ("curve", curve)):
             points = drawn.points if drawn else ()
             lines += [{"line": f"{role}{panel}", "role": role, **_at(grid, panel, point)} for point in points]
-        if curve.knee_point:
-            text = f"{curve.knee}/{curve.full}"
-            knees.append({**_at(grid, panel, curve.knee_point), "text": text, **place("center", -11)})
+        text = f"{curve.knee}/{curve.full}"
+        knees.append({**_at(grid, panel, curve.knee_point), "text": text, **place("center", -11)})
     x, y = alt.X("x:Q", scale=None, axis=None), alt.Y("y:Q", scale=None, axis=None)
     curve_lines, knee_dots = alt.Chart(source("lines")), alt.Chart(source("knees"))
     chart = alt.layer(

@@ -20,14 +20,15 @@ class CurvePoints:
         name: The tap, or the group's taps.
         points: ``(filters kept, RMSE)``, ascending in filters, at least one.
         knee: Filters kept at the knee.
-        knee_point: The knee's place on the curve, if the curve has it.
+        knee_point: The knee's place on the curve: between two points or at its end, where the rule keeps a number of
+            filters that the selector's path passes over.
         full: All filters or components there are.
     """
 
     name: str
     points: tuple[tuple[int, float], ...]
     knee: int
-    knee_point: tuple[int, float] | None
+    knee_point: tuple[int, float]
     full: int
 
 
@@ -43,8 +44,19 @@ def curve_points(
         return None
     last_in_bucket = {round(math.log2(k) * _POINTS_PER_OCTAVE): k for k in sorted(best)}
     shown = sorted({min(best), *last_in_bucket.values(), *({knee} & best.keys())})
-    knee_point = (knee, best[knee]) if knee in best else None
-    return CurvePoints(name, tuple((k, best[k]) for k in shown), knee, knee_point, full)
+    points = tuple((k, best[k]) for k in shown)
+    return CurvePoints(name, points, knee, _on_line(points, knee), full)
+
+
+def _on_line(points: tuple[tuple[int, float], ...], k: int) -> tuple[int, float]:
+    """Return the place of k filters on the drawn line, straight on a logarithmic axis; the nearest end beyond it."""
+    inside = min(max(k, points[0][0]), points[-1][0])
+    after = next(point for point in points if point[0] >= inside)
+    if after[0] == inside:
+        return after
+    before = next(point for point in reversed(points) if point[0] < inside)
+    share = math.log(inside / before[0]) / math.log(after[0] / before[0])
+    return inside, before[1] + share * (after[1] - before[1])
 
 
 def tap_points(task: TaskResult) -> list[CurvePoints]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from facetask.report.format import DASH, count, human_bytes, human_count, percent
-from facetask.report.metrics import column_label, metric_text, ordered
+from facetask.knees import sweep
+from facetask.report.format import DASH, count, human_bytes, human_count, is_number, number, percent
+from facetask.report.metrics import column_label, metric_text, ordered, unit_of
 from facetask.results import Metric, Metrics, NetworkCost, PlainMetrics, PruneResult, TaskResult
 
 _MOST_COLUMNS = 4
+_THRESHOLDS = (0.1, 0.01, 0.001)
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Table:
 
 def before_after_table(task: TaskResult) -> Table:
     """Return the networks from base to finetuned: what they cost and how good they are."""
-    kind, unit = task.labels.kind, task.labels.unit
-    best = next((tap.metrics for tap in task.regress.taps if tap.tap == task.regress.best_tap), {})
+    kind = task.labels.kind
+    best = best_tap_metrics(task)
     prune = task.prune
     lines: list[tuple[str, NetworkCost | None, Metrics]] = [
         (f"base network, read at {task.regress.best_tap}", prune.base if prune else None, best)
@@ -51,10 +53,18 @@ def before_after_table(task: TaskResult) -> Table:
             ]
             for column, (part, whole) in enumerate(_shares(cost, prune.base), start=1):
                 share[index, column] = min(part / whole, 1.0) if whole else 0.0
-        values = [metric_text(name, metrics.get(name), unit, with_units=False) for name in names]
+        values = [metric_text(name, metrics.get(name), with_units=False) for name in names]
         rows.append([label, *shown, *values])
     marked = {len(lines) - 1: "guess", len(lines) - 2: "final"}
-    return Table(["network", *costs, *(column_label(name, unit) for name in names)], rows, marked, share)
+    head = ["network", *costs, *(column_label(name, unit_of(task.labels, name)) for name in names)]
+    return Table(head, rows, marked, share)
+
+
+def best_tap_metrics(task: TaskResult) -> Metrics:
+    """Return the metrics at the best tap: of the final classifier, where that is another model than the regression."""
+    if task.regress.classifier is not None:
+        return task.regress.classifier
+    return next((tap.metrics for tap in task.regress.taps if tap.tap == task.regress.best_tap), {})
 
 
 def _shares(cost: NetworkCost, base: NetworkCost) -> list[tuple[int, int]]:
@@ -69,7 +79,6 @@ def _shares(cost: NetworkCost, base: NetworkCost) -> list[tuple[int, int]]:
 
 def layers_table(task: TaskResult) -> Table:
     """Return every tap with its filters, knee, kept filters and metrics."""
-    unit = task.labels.unit
     names = ordered(task.labels.kind, (name for tap in task.regress.taps for name in tap.metrics))
     knees = {curve.tap: curve.knee for curve in task.curve.taps} if task.curve else {}
     kept = task.prune.kept if task.prune else {}
@@ -79,12 +88,37 @@ def layers_table(task: TaskResult) -> Table:
         row = [tap.tap, count(tap.n_filters)]
         row += [count(knees.get(tap.tap))] if task.curve else []
         row += [count(kept.get(tap.tap))] if task.prune else []
-        rows.append(row + [metric_text(name, tap.metrics.get(name), unit, with_units=False) for name in names])
+        rows.append(row + [metric_text(name, tap.metrics.get(name), with_units=False) for name in names])
         if task.prune and tap.tap == task.prune.cut:
             marked[index] = "cut"
         if tap.tap == task.regress.best_tap:
             marked[index] = "best"
-    return Table([*head, *(column_label(name, unit) for name in names)], rows, marked)
+    return Table([*head, *(column_label(name, unit_of(task.labels, name)) for name in names)], rows, marked)
+
+
+def thresholds_table(task: TaskResult) -> Table | None:
+    """Return how many filters the best tap and the cut would keep at the papers' thresholds, with the RMSE there."""
+    if task.curve is None:
+        return None
+    named = {task.regress.best_tap: "best", **({task.prune.cut: "cut"} if task.prune else {})}
+    if task.prune and task.prune.cut == task.regress.best_tap:
+        named = {task.prune.cut: "best and cut"}
+    rows = []
+    for curve in task.curve.taps:
+        finite = [i for i, rmse in enumerate(curve.rmse) if is_number(rmse)]
+        if curve.tap in named and finite:
+            drawn = _Points([curve.n_filters[i] for i in finite], [curve.rmse[i] for i in finite])
+            cells = [f"{count(n)} ({number(rmse)})" for n, rmse in sweep(drawn, _THRESHOLDS)]
+            rows.append([f"{curve.tap} ({named[curve.tap]})", *cells])
+    return Table(["tap", *(f"threshold {threshold:g}" for threshold in _THRESHOLDS)], rows) if rows else None
+
+
+@dataclass(frozen=True)
+class _Points:
+    """The points of a curve whose RMSE is known."""
+
+    n_filters: list[int]
+    rmse: list[float]
 
 
 def groups_table(prune: PruneResult) -> Table:
@@ -108,7 +142,7 @@ def trials_table(task: TaskResult, main: str) -> Table:
     ]
     present = [(name, values) for name, values in steps if any(value is not None for value in values)]
     pruned = any(trial.params is not None for trial in task.trials)
-    label = column_label(main, task.labels.unit)
+    label = column_label(main, unit_of(task.labels, main))
     head = ["trial", "seed", "training", "validation", "test", "best tap"]
     head += ["cut", "parameters", "MACs"] if pruned else []
     head += [f"{label}: {name}" for name, _ in present]

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from facetask.report import figures, panels
+from facetask.report import confusion, figures, panels, stability
 from facetask.report.format import DASH, count, duration, human_bytes, human_count, is_number, ordinal, reduction
 from facetask.report.labels_view import LabelsView, labels_view
 from facetask.report.marks import WIDTH
-from facetask.report.metrics import column_label, main_metric, metric_text, style
-from facetask.report.tables import Table, before_after_table, groups_table, layers_table, trials_table
-from facetask.results import Metric, Results, TaskResult
+from facetask.report.metrics import column_label, main_metric, metric_text, style, unit_of
+from facetask.report.parts import parts_table
+from facetask.report.tables import (
+    Table,
+    before_after_table,
+    best_tap_metrics,
+    groups_table,
+    layers_table,
+    thresholds_table,
+    trials_table,
+)
+from facetask.results import CurveResult, Metric, Results, TaskResult
 
 _NARROW = 440
 
@@ -61,12 +70,19 @@ class TaskView:
     accuracy_figure: Markup
     curves_figure: Markup
     selector: str
-    threshold: str
+    knee_rule: str
+    thresholds: Table | None
+    curve_unit: str
+    stability_figure: Markup
+    draws: str
     tap_panels: Markup
     group_panels: Markup
     kept_figure: Markup
     training_figure: Markup
     before_after: Table
+    parts: Table | None
+    confusion_figure: Markup
+    confusion_step: str
     conv_note: str
     macs_note: str
     layers: Table
@@ -91,12 +107,12 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         kind=task.labels.kind + (f", in {task.labels.unit}" if task.labels.unit else ""),
         main=style(main).label,
         main_start=style(main).label[:1].upper() + style(main).label[1:],
-        main_column=column_label(main, task.labels.unit),
+        main_column=column_label(main, unit_of(task.labels, main)),
         best_tap=task.regress.best_tap,
         best_place=_place(task),
         cut=prune.cut if prune else "",
         steps=steps,
-        guess=metric_text(main, _mean_only(task.regress.baseline.get(main)), task.labels.unit),
+        guess=metric_text(main, _mean_only(task.regress.baseline.get(main)), unit_of(task.labels, main)),
         sizes=(human_bytes(prune.base.size_bytes), human_bytes(prune.size_bytes)) if prune else (DASH, DASH),
         macs=(human_count(prune.base.macs), human_count(prune.macs)) if prune else (DASH, DASH),
         guess_short=metric_text(main, _mean_only(task.regress.baseline.get(main)), with_units=False),
@@ -106,12 +122,19 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         accuracy_figure=_figure(figures.layer_accuracy, task),
         curves_figure=_figure(figures.characteristic_curves, task),
         selector=task.curve.selector if task.curve else "",
-        threshold=f"{task.curve.threshold:g}" if task.curve else "",
+        knee_rule=_knee_rule(task.curve) if task.curve else "",
+        thresholds=thresholds_table(task),
+        curve_unit=task.curve.unit if task.curve else "",
+        stability_figure=_figure(stability.selection_probability, task),
+        draws=_draws(task.curve, len(task.trials)) if task.curve else "",
         tap_panels=_figure(panels.tap_panels, task),
         group_panels=_figure(panels.group_panels, task),
         kept_figure=_figure(figures.kept_filters, task),
         training_figure=_figure(figures.training_curve, task),
         before_after=before_after_table(task),
+        parts=parts_table(task, main),
+        confusion_figure=_figure(confusion.confusion_matrix, task),
+        confusion_step=confusion.last_confusion(task)[0],
         conv_note=reduction(prune.conv_size_reduction) if prune else "",
         macs_note=prune.macs_note if prune else "",
         layers=layers_table(task),
@@ -126,6 +149,28 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         stopped=_stopped(task, results),
         wall=duration(sum(value for value in task.wall_s.values() if is_number(value))),
     )
+
+
+def _knee_rule(curve: CurveResult) -> str:
+    """Return where the knee is, and which model's error is drawn."""
+    rules = {
+        "threshold": "the fewest filters whose error is above that curve’s best by at most "
+        f"{curve.threshold:g} of the curve’s range",
+        "elbow": "where the curve bends most (Kneedle’s elbow)",
+        "one-standard-error": "the fewest filters whose mean error over the trials is within one standard error of the "
+        "lowest mean",
+    }
+    key, _, value = curve.rule.partition(": ")
+    sized = {"filters": f"the {value} filters asked for", "fraction": f"the asked fraction of the filters, {value}"}
+    text = {**rules, **sized}.get(key, curve.rule)
+    return text + ("; errors are those of the selector’s own model, not fitted anew" if curve.refit == "none" else "")
+
+
+def _draws(curve: CurveResult, trials: int) -> str:
+    """Return what selection probabilities count: ``3 trials and 60 bootstrap resamples``."""
+    counted = f"{trials} trial" + ("s" if trials > 1 else "")
+    resamples = curve.draws - trials
+    return counted + (f" and {resamples} bootstrap resamples of their training images" if resamples > 0 else "")
 
 
 def _figure(draw: Callable[[TaskResult, int], str], task: TaskResult) -> Markup:
@@ -160,8 +205,7 @@ def _place(task: TaskResult) -> str:
 
 def _steps(task: TaskResult, main: str) -> list[Step]:
     """Return the main metric at each step that exists."""
-    best = next((tap.metrics for tap in task.regress.taps if tap.tap == task.regress.best_tap), {})
-    measured = [("all filters", task.prune.metrics_unpruned if task.prune else best)]
+    measured = [("all filters", task.prune.metrics_unpruned if task.prune else best_tap_metrics(task))]
     if task.prune:
         measured.append(("pruned", task.prune.metrics_pruned))
     if task.finetune:
@@ -169,7 +213,7 @@ def _steps(task: TaskResult, main: str) -> list[Step]:
     return [
         Step(
             name,
-            metric_text(main, metrics.get(main), task.labels.unit),
+            metric_text(main, metrics.get(main), unit_of(task.labels, main)),
             metric_text(main, metrics.get(main), with_units=False),
         )
         for name, metrics in measured

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facetask.curves import Curve, characteristic_curve
+from facetask.curves import Curve, Refit, characteristic_curve, columns_of
 from facetask.errors import CurveError, FacetaskError
-from facetask.records import SelectionProblem
+from facetask.known import KnownTogether, available_moments, joined, known_together, path_for
+from facetask.records import SelectionPath, SelectionProblem
 from facetask.regression import fit_ridge
-from facetask.stages.regress import scaled_targets, split_moments
+from facetask.splits import group_codes
+from facetask.stability import order_of_appearance, resample
+from facetask.stages.regress import scaled_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,12 +57,16 @@ class Chooser:
         params: Its params.
         weights: One flattened filter a row for each tap, ``(n_filters, n_weights)``; only read where it needs them.
         seed: For selectors that draw random numbers.
+        refit: Whether each support's model is fitted anew.
+        bootstrap: On how many resamples of the training images the selector is asked again.
     """
 
     selector: Selector
     params: Any
     weights: FilterWeights
     seed: int
+    refit: Refit = "least-squares"
+    bootstrap: int = 0
 
     def curve(
         self,
@@ -83,15 +90,59 @@ class Chooser:
         """
         x = responses.taps(taps)
         y, _ = scaled_targets(task, split)
-        train, validation = split_moments(x, y, split)
-        problem = self._problem(x[split.train], y[split.train], taps, component, train)
         where = taps[0] if len(taps) == 1 else f"{len(taps)} taps from {taps[0]} to {taps[-1]}"
         try:
+            parts = known_together(x[split.train], y[split.train], x[split.validation], y[split.validation])
+            train = parts[0].train if len(parts) == 1 else available_moments(x[split.train], y[split.train])
+            if train.dead_columns.all() and not train.constant_outputs.all():
+                return joined([_dead_curve(part, component) for part in parts], parts)
+            problem = self._problem(x[split.train], y[split.train], taps, component, train, self.seed)
             path = self.selector.select(problem, self.params)
             _check_form(path.supports)
-            return characteristic_curve(train, validation, component, path, None)
+            # A path's supports are for all outputs; each is refitted and measured on the images where it is known.
+            paths = [path_for(part, path, problem.moments) for part in parts]
+            curves = [
+                characteristic_curve(part.train, part.validation, component, of_part, None, self.refit)
+                for part, of_part in zip(parts, paths, strict=True)
+            ]
+            drawn = joined(curves, parts) if len(parts) > 1 else curves[0]
+            orders = self._resampled(x[split.train], y[split.train], taps, component, task, split)
         except FacetaskError as error:
             raise CurveError(f"task {task.spec.name!r}, {where}, selector {self.selector.name!r}: {error}") from error
+        notes = drawn.notes
+        if len(orders) < self.bootstrap:
+            notes += (f"{self.bootstrap - len(orders)} of {self.bootstrap} resamples left out: nothing to choose from",)
+        return replace(drawn, resampled=orders, notes=notes)
+
+    def _resampled(
+        self,
+        x: NDArray[np.float32],
+        y: NDArray[np.float64],
+        taps: Sequence[str],
+        component: NDArray[np.intp],
+        task: Satellite,
+        split: Split,
+    ) -> tuple[NDArray[np.intp], ...]:
+        """Return the components in the order in which they first appear on each resample of the training images."""
+        if not self.bootstrap:
+            return ()
+        orders: list[NDArray[np.intp]] = []
+        groups = _groups(task, split)
+        for index in range(self.bootstrap):
+            rng = np.random.default_rng((self.seed, index))  # the same resamples for every tap
+            times = resample(groups, rng)
+            rows = np.repeat(np.arange(len(x)), times) if self.selector.needs & {"responses", "gradients"} else slice(0)
+            draw = int(rng.integers(2**31))
+            try:
+                moments = available_moments(x, y, times)
+                problem = self._problem(x[rows], y[rows], taps, component, moments, draw)
+                path = self.selector.select(problem, self.params)
+            except FacetaskError:  # a resample may hold constant targets, say, where the images themselves do not
+                continue
+            _check_form(path.supports)
+            columns_of(path.supports, component)
+            orders.append(order_of_appearance(path, component))
+        return tuple(orders)
 
     def _problem(
         self,
@@ -100,13 +151,25 @@ class Chooser:
         taps: Sequence[str],
         component: NDArray[np.intp],
         train: Moments,
+        seed: int,
     ) -> SelectionProblem:
-        """Return what the selector needs, and no more."""
+        """Return what the selector needs, and no more; one that needs responses sees the images with all labels."""
         needs = self.selector.needs
+        whole = ~np.isnan(y).any(axis=1)
+        if "responses" in needs and not whole.all():
+            if not whole.any():
+                raise CurveError(
+                    "it needs images that have all of the task's labels, and in training there is none; use a selector "
+                    "that works from moments, such as lasso"
+                )
+            x, y = x[whole], y[whole]
+            train = available_moments(x, y)
         gradients = None
         if "gradients" in needs:
             model = fit_ridge(train, 1e-3)
-            slope = (model.predict(x) - y) @ model.coef.T  # ∂(½ squared error)/∂response
+            known = ~np.isnan(y)  # an output counts where it is known, there so much more than if it were everywhere
+            residual = np.where(known, model.predict(x) - y, 0.0) / known.mean(axis=0)
+            slope = residual @ model.coef.T  # ∂(½ squared error)/∂response
             gradients = np.abs(slope * x).mean(axis=0)
         return SelectionProblem(
             moments=train,
@@ -115,7 +178,7 @@ class Chooser:
             targets=y if "responses" in needs else None,
             weights=tuple(row for tap in taps for row in self.weights[tap]) if "weights" in needs else None,
             gradients=gradients,
-            seed=self.seed,
+            seed=seed,
         )
 
 
@@ -129,6 +192,19 @@ def curve(
         curves[tap] = chooser.curve(responses, [tap], component, task, split)
         advance(1)
     return Curves(curves)
+
+
+def _groups(task: Satellite, split: Split) -> NDArray[np.intp]:
+    """Return the group of each training image, ``(n_train,)``: what the split keeps together."""
+    return group_codes(task.data.column(task.group_by))[split.train] if task.group_by else split.train
+
+
+def _dead_curve(part: KnownTogether, component: NDArray[np.intp]) -> Curve:
+    """Return the curve where there is nothing to choose from: one component, which tells no more than the mean."""
+    path = SelectionPath(
+        supports=(component[:1],), notes=(f"all {len(component)} filters are dead: constant over the training images",)
+    )
+    return characteristic_curve(part.train, part.validation, component, path, None)
 
 
 def _check_form(supports: Sequence[NDArray[np.intp]]) -> None:
@@ -145,6 +221,8 @@ def curve_to_json(curve: Curve) -> dict[str, Any]:
         "rmse": list(curve.rmse),
         "supports": [support.tolist() for support in curve.supports],
         "unpruned_rmse": curve.unpruned_rmse,
+        "order": curve.order.tolist(),
+        "resampled": [order.tolist() for order in curve.resampled],
         "strengths": None if curve.strengths is None else list(curve.strengths),
         "notes": list(curve.notes),
     }
@@ -157,6 +235,8 @@ def curve_from_json(fields: dict[str, Any]) -> Curve:
         rmse=tuple(fields["rmse"]),
         supports=tuple(np.array(support, dtype=np.intp) for support in fields["supports"]),
         unpruned_rmse=fields["unpruned_rmse"],
+        order=np.array(fields["order"], dtype=np.intp),
+        resampled=tuple(np.array(order, dtype=np.intp) for order in fields["resampled"]),
         strengths=None if fields["strengths"] is None else tuple(fields["strengths"]),
         notes=tuple(fields["notes"]),
     )

@@ -15,19 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facetask.kinds import spread
+from facetask.known import spread_of_known
+from facetask.losses import training_loss
 from facetask.metrics import scaled_rmse
+from facetask.task_kind import LOSSES_ON_LOGITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facetask.config import FinetuneConfig
-    from facetask.kinds import Decision, Loss
     from facetask.loader import ImageLoader
     from facetask.progress import Advance
     from facetask.regression import LinearModel
     from facetask.satellite import Satellite
     from facetask.splits import Split
+    from facetask.task_kind import Decision
     from facetask.task_network import TaskNetwork
 
 
@@ -52,12 +54,14 @@ class Finetuned:
         best_epoch: The epoch that was kept.
         decision: What was learned on validation for its outputs.
         metrics: Its metrics on test.
+        confusion: Its decisions on test, as in :class:`facetask.heads.Head`.
     """
 
     epochs: tuple[EpochScore, ...]
     best_epoch: int
     decision: Decision
     metrics: dict[str, float]
+    confusion: list[list[int]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -128,9 +132,10 @@ def finetune(
     network.load_state_dict(state)
     network.eval()
     decision = kind.learn(predicted, task.values[split.validation])
-    metrics = kind.metrics(predict(split.test), task.values[split.test], decision, scale)
+    predicted, values = predict(split.test), task.values[split.test]
     network.scale_outputs(trainer.unit)
-    return Finetuned(tuple(epochs), best_epoch, decision, metrics)
+    metrics = kind.metrics(predicted, values, decision, scale)
+    return Finetuned(tuple(epochs), best_epoch, decision, metrics, kind.confusion(predicted, values))
 
 
 class _Trainer:
@@ -154,9 +159,12 @@ class _Trainer:
         self._network, self._loader, self._advance = network, loader, advance
         self._rows, self._targets, self._batch_size = split.train, task.targets, settings.batch_size
         train = self._targets[split.train]
-        # Smooth L1 turns from square to linear near one standard deviation, whether of years or of degrees.
-        spread_of = spread(train) if self._loss == "smooth-l1" else task.kind.scale(train)
-        self.unit = np.exp2(np.round(np.log2(spread_of)))  # by a power of two, scaling the head there and back is exact
+        if self._loss in LOSSES_ON_LOGITS:
+            unit = np.ones(train.shape[1])
+        else:
+            # Smooth L1 turns from square to linear near one standard deviation, whether of years or of degrees.
+            unit = spread_of_known(train) if self._loss == "smooth-l1" else task.kind.scale(train)
+        self.unit = np.exp2(np.round(np.log2(unit)))  # by a power of two, scaling the head there and back is exact
         self._mirror_sign = {"keep": 1.0, "negate": -1.0, "never": None}[task.spec.flip] if settings.flip else None
         self._rng = np.random.default_rng(seed)
         self._augment = _Augment(settings, self._mirror_sign is not None, self._rng)
@@ -177,7 +185,7 @@ class _Trainer:
             wanted = self._targets[rows]
             if self._mirror_sign is not None:
                 wanted[self._augment.mirrored] *= self._mirror_sign
-            loss = _loss(self._network(inputs), wanted / self.unit, self._loss)
+            loss = training_loss(self._network(inputs), wanted / self.unit, self._loss)
             total += loss.item() * len(rows)
             if not np.isfinite(total):
                 break
@@ -254,14 +262,6 @@ def _train_mode(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def _loss(outputs: Tensor, wanted: NDArray[np.float64], loss: Loss) -> Tensor:
-    """Return the mean loss of a batch of outputs and targets, both ``(batch, n_outputs)``, in the trainer's unit."""
-    truth = torch.from_numpy(wanted).to(outputs)
-    if loss == "cross-entropy":
-        return F.cross_entropy(outputs, truth)
-    return F.smooth_l1_loss(outputs, truth) if loss == "smooth-l1" else F.mse_loss(outputs, truth)
 
 
 def _snapshot(network: nn.Module) -> dict[str, Tensor]:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from facetask.cost import network_cost, second_opinion
-from facetask.keep_sets import GroupChoice, KeepSets, choose_keep_sets
+from facetask.heads import fit_head
+from facetask.keep_sets import GroupChoice, KeepSets, TrialCurves, choose_keep_sets
 from facetask.regression import LinearModel
 from facetask.results import NetworkCost
-from facetask.stages.curve import Chooser, Curves, curve_from_json, curve_to_json
-from facetask.stages.regress import Regression, scaled_targets
+from facetask.stages.curve import curve_from_json, curve_to_json
+from facetask.stages.regress import Regression
 from facetask.task_network import TaskNetwork
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
     from facetask.config import PruneConfig
-    from facetask.kinds import Decision
     from facetask.network import BaseNetwork
     from facetask.responses import Responses
     from facetask.satellite import Satellite
-    from facetask.splits import Split
     from facetask.surgery import ChannelGraph
+    from facetask.task_kind import Decision
 
 Forward = Callable[["nn.Module"], "NDArray[np.float32]"]
 
@@ -45,6 +45,7 @@ class Pruned:
         decision: What was learned on validation for the head's outputs.
         metrics_unpruned: Test metrics with all filters of the cut tap.
         metrics_pruned: Test metrics of the pruned network with its refitted head.
+        confusion: Its decisions on test, as in :class:`facetask.heads.Head`.
         cost: Of the pruned network with its head.
         cost_at_cut: Of the base network cut at the same tap.
         cost_base: Of the whole base network.
@@ -60,14 +61,15 @@ class Pruned:
     decision: Decision
     metrics_unpruned: dict[str, float]
     metrics_pruned: dict[str, float]
+    confusion: list[list[int]] | None
     cost: NetworkCost
     cost_at_cut: NetworkCost
     cost_base: NetworkCost
     macs_note: str
 
-    def network(self, base: ChannelGraph) -> TaskNetwork:
-        """Return the pruned network, rebuilt from the base network's graph."""
-        network = build_pruned(base, self.cut, self.keep, len(self.head.intercept))
+    def network(self, base: ChannelGraph, images: Tensor | None) -> TaskNetwork:
+        """Return the pruned network, rebuilt from the base network's graph and the images of its reconstruction."""
+        network = build_pruned(base, self.cut, self.keep, len(self.head.intercept), images)
         network.set_head(self.head)
         return network
 
@@ -82,7 +84,9 @@ class Pruned:
                     "taps": list(group.taps),
                     "n_components": group.n_components,
                     "curve": None if group.curve is None else curve_to_json(group.curve),
+                    "knee": group.knee,
                     "kept": group.kept,
+                    "notes": list(group.notes),
                 }
                 for group in self.groups
             ],
@@ -91,6 +95,7 @@ class Pruned:
             "decision": self.decision,
             "metrics_unpruned": self.metrics_unpruned,
             "metrics_pruned": self.metrics_pruned,
+            "confusion": self.confusion,
             "cost": self.cost.model_dump(),
             "cost_at_cut": self.cost_at_cut.model_dump(),
             "cost_base": self.cost_base.model_dump(),
@@ -106,7 +111,9 @@ class Pruned:
                 tuple(group["taps"]),
                 group["n_components"],
                 None if group["curve"] is None else curve_from_json(group["curve"]),
+                group["knee"],
                 group["kept"],
+                tuple(group["notes"]),
             )
             for group in fields["groups"]
         )
@@ -115,9 +122,19 @@ class Pruned:
         return cls(**{**fields, **costs, **heads, "keep": keep, "groups": groups})
 
 
-def build_pruned(base: ChannelGraph, cut: str, keep: KeepSets, n_outputs: int) -> TaskNetwork:
-    """Return the network that ends at the cut with only the keep sets left, and an untrained head."""
-    backbone = base.cut(cut).prune({tap: kept.tolist() for tap, kept in keep.items()})
+def build_pruned(
+    base: ChannelGraph, cut: str, keep: KeepSets, n_outputs: int, images: Tensor | None = None
+) -> TaskNetwork:
+    """Return the network that ends at the cut with only the keep sets left, and an untrained head.
+
+    Args:
+        base: The base network's graph.
+        cut: The tap to end at.
+        keep: Keep set of each tap up to the cut.
+        n_outputs: Outputs of the head.
+        images: Normalised images for the reconstruction of dropped inputs; None for none.
+    """
+    backbone = base.cut(cut).pruned({tap: kept.tolist() for tap, kept in keep.items()}, images).module()
     return TaskNetwork(backbone, len(keep[cut]), n_outputs)
 
 
@@ -125,11 +142,10 @@ def prune(
     network: BaseNetwork,
     responses: Responses,
     task: Satellite,
-    split: Split,
     regression: Regression,
-    curves: Curves,
-    chooser: Chooser,
+    trials: Sequence[TrialCurves],
     settings: PruneConfig,
+    images: Tensor | None,
     forward: Forward,
 ) -> Pruned:
     """Cut the network, keep what matters, rebuild it smaller and refit its head.
@@ -138,26 +154,27 @@ def prune(
         network: The base network.
         responses: All taps' responses.
         task: The satellite task.
-        split: The trial's partition.
         regression: The trial's regressions.
-        curves: The trial's curves.
-        chooser: The selector, for coupled groups.
-        settings: Threshold, cut, coupling and rounding.
+        trials: The trial's partition and curves, then those of the other trials, which only some settings need.
+        settings: The knee's rule, cut, coupling and rounding.
+        images: Normalised training images for the reconstruction of dropped inputs; None for none.
         forward: Returns a backbone's pooled responses for all images, ``(n_images, n_filters)``.
 
     Raises:
         SurgeryError: If the cut names no tap.
+        CurveError: If a curve has no knee by the configured rule.
     """
     cut = choose_cut(regression, settings.cut, network.graph)
     graph = network.graph.cut(cut)
-    wanted, groups = choose_keep_sets(graph, network.follows, responses, task, split, curves, chooser, settings)
+    split = trials[0].split
+    wanted, groups = choose_keep_sets(graph, network.follows, responses, task, trials, settings)
     keep = graph.resolve(wanted)
     shape = network.preprocessing.input_shape
-    targets, scale = scaled_targets(task, split)
-    pruned = build_pruned(network.graph, cut, keep, targets.shape[1]).eval()
+    n_outputs = task.targets.shape[1]
+    pruned = build_pruned(network.graph, cut, keep, n_outputs, images).eval()
     x = forward(pruned.backbone)
-    head = _fit_head(x, task, split, scale)
-    unpruned = _fit_head(responses.tap(cut), task, split, scale)
+    head = fit_head(x, task, split)
+    unpruned = fit_head(responses.tap(cut), task, split)
     pruned.set_head(head.model)
     whole = {tap.name: np.arange(tap.n_filters) for tap in graph.taps}
     cost = network_cost(pruned, shape)
@@ -171,8 +188,9 @@ def prune(
         decision=head.decision,
         metrics_unpruned=unpruned.metrics,
         metrics_pruned=head.metrics,
+        confusion=head.confusion,
         cost=cost,
-        cost_at_cut=network_cost(build_pruned(network.graph, cut, whole, targets.shape[1]).eval(), shape),
+        cost_at_cut=network_cost(build_pruned(network.graph, cut, whole, n_outputs).eval(), shape),
         cost_base=network_cost(network.module, shape),
         macs_note=second_opinion(pruned, shape, cost.macs),
     )
@@ -188,30 +206,9 @@ def choose_cut(regression: Regression, cut: Any, graph: ChannelGraph) -> str:
         return regression.best_tap
     if isinstance(cut, str):
         return str(graph.tap(cut).name)
-    limit = regression.fit_of(regression.best_tap).validation_rmse * (1 + float(cut.within))
-    return next(fit.tap for fit in regression.taps if fit.validation_rmse <= limit)
-
-
-@dataclass(frozen=True)
-class _Head:
-    """A head fitted on responses: its linear model, where training starts, its decision and its test metrics."""
-
-    model: LinearModel
-    gentle: LinearModel
-    decision: Decision
-    metrics: dict[str, float]
-
-
-def _fit_head(x: NDArray[np.float32], task: Satellite, split: Split, scale: NDArray[np.float64]) -> _Head:
-    """Fit a head on responses of all images, ``(n_images, n_filters)``."""
-    kind, targets = task.kind, task.targets / scale
-    x_train, x_validation = (x[rows].astype(np.float64) for rows in (split.train, split.validation))
-    fitted = kind.fit_head(x_train, targets[split.train], x_validation, targets[split.validation])
-    gentle = kind.gentle_head(x_train, targets[split.train], fitted)
-    model, gentle = (LinearModel(coef=m.coef * scale, intercept=m.intercept * scale) for m in (fitted, gentle))
-    validation, test = (kind.activate(model.predict(x[part])) for part in (split.validation, split.test))
-    decision = kind.learn(validation, task.values[split.validation])
-    return _Head(model, gentle, decision, kind.metrics(test, task.values[split.test], decision, scale))
+    best = regression.fit_of(regression.best_tap)
+    limit = best.validation_rmse * (1 + float(cut.within))
+    return next(fit.tap for fit in regression.taps if fit.validation_rmse <= limit and fit.dead <= best.dead)
 
 
 def _head_to_json(head: LinearModel) -> dict[str, Any]:

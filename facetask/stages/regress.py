@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from facetask.moments import Moments
-from facetask.regression import rmse_from_moments, tune_ridge
+from facetask.heads import fit_head
+from facetask.known import known_together, tune_known
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from facetask.kinds import Decision
     from facetask.responses import Responses
     from facetask.satellite import Satellite
     from facetask.splits import Split
+    from facetask.task_kind import Decision
 
 
 @dataclass(frozen=True)
@@ -26,16 +25,18 @@ class TapFit:
     Attributes:
         tap: The tap.
         n_filters: How many filters it has.
-        strength: The ridge strength that validation chose; 0 is least squares.
+        strengths: The ridge strength that validation chose for each output; 0 is least squares.
         validation_rmse: Its RMSE on validation.
         metrics: Its metrics on test.
+        dead: Whether all of its filters are dead: it tells nothing, and its regression is the training mean.
     """
 
     tap: str
     n_filters: int
-    strength: float
+    strengths: tuple[float, ...]
     validation_rmse: float
     metrics: dict[str, float]
+    dead: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,19 @@ class Regression:
 
     Attributes:
         taps: In network order.
-        best_tap: The tap of lowest validation RMSE.
+        best_tap: The tap of lowest validation RMSE; a dead one only where all are.
         baseline: Test metrics of the trivial prediction.
+        classifier: Test metrics of the final classifier on the best tap, for kinds whose head is another model than the
+            regression (nominal).
+        confusion: Test images of each class (row) taken for each class (column) on the best tap, for kinds that have
+            classes.
     """
 
     taps: tuple[TapFit, ...]
     best_tap: str
     baseline: dict[str, float]
+    classifier: dict[str, float] | None = None
+    confusion: list[list[int]] | None = None
 
     def fit_of(self, tap: str) -> TapFit:
         """Return one tap's regression."""
@@ -59,18 +66,24 @@ class Regression:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Regression:
         """Return the regression that :func:`dataclasses.asdict` made into JSON."""
-        return cls(tuple(TapFit(**tap) for tap in fields["taps"]), fields["best_tap"], fields["baseline"])
+        taps = tuple(TapFit(**{**tap, "strengths": tuple(tap["strengths"])}) for tap in fields["taps"])
+        return cls(**{**fields, "taps": taps})
 
 
 def regress(responses: Responses, task: Satellite, split: Split) -> Regression:
     """Regress the task on every tap; the best tap is chosen on validation, metrics are taken on test."""
     y, scale = scaled_targets(task, split)
     fits = tuple(_fit(tap, responses.tap(tap), y, scale, task, split) for tap in responses.columns)
-    best = min(fits, key=lambda fit: fit.validation_rmse)
+    best = min(fits, key=lambda fit: (fit.dead, fit.validation_rmse))
     kind = task.kind
     trivial = [kind.baseline(task.targets[split.train], len(part)) for part in (split.validation, split.test)]
     decision = kind.learn(trivial[0], task.values[split.validation])
-    return Regression(fits, best.tap, kind.metrics(trivial[1], task.values[split.test], decision, scale))
+    baseline = kind.metrics(trivial[1], task.values[split.test], decision, scale)
+    classifier, confusion = None, None
+    if kind.has_classes:
+        head = fit_head(responses.tap(best.tap), task, split)
+        classifier, confusion = head.metrics if kind.compared else None, head.confusion
+    return Regression(fits, best.tap, baseline, classifier, confusion)
 
 
 def scaled_targets(task: Satellite, split: Split) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -78,12 +91,6 @@ def scaled_targets(task: Satellite, split: Split) -> tuple[NDArray[np.float64], 
     targets = task.targets
     scale = task.kind.scale(targets[split.train])
     return targets / scale, scale
-
-
-def split_moments(x: NDArray[Any], y: NDArray[np.float64], split: Split) -> tuple[Moments, Moments]:
-    """Return the training and the validation moments of responses and targets."""
-    train, validation = split.train, split.validation
-    return Moments.from_arrays(x[train], y[train]), Moments.from_arrays(x[validation], y[validation])
 
 
 def _fit(
@@ -95,15 +102,17 @@ def _fit(
     split: Split,
 ) -> TapFit:
     """Fit one tap."""
-    train, validation = split_moments(x, y, split)
-    model, strength = tune_ridge(train, validation)
+    train, validation = split.train, split.validation
+    parts = known_together(x[train], y[train], x[validation], y[validation])
+    tuned = tune_known(parts, together=task.kind.one_strength)
     kind = task.kind
-    decision: Decision = kind.learn(model.predict(x[split.validation]) * scale, task.values[split.validation])
-    predicted = model.predict(x[split.test]) * scale
+    decision: Decision = kind.learn(tuned.model.predict(x[validation]) * scale, task.values[validation])
+    predicted = tuned.model.predict(x[split.test]) * scale
     return TapFit(
         tap=tap,
         n_filters=x.shape[1],
-        strength=strength,
-        validation_rmse=rmse_from_moments(model, validation, None),
+        strengths=tuple(tuned.strengths.tolist()),
+        validation_rmse=tuned.validation_rmse,
         metrics=kind.metrics(predicted, task.values[split.test], decision, scale),
+        dead=all(part.train.dead_columns.all() for part in parts),
     )

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from facetask.surgery.kept import Kept
-from facetask.surgery.labelling import Labelling
+from facetask.surgery.labelling import Labelling, tensors_in
+from facetask.surgery.tracing import BATCH, VALUE
 
 RIDGE = 1e-4
 MOST_PIXELS = 50_000
+MOST_BYTES = 2**30  # of one layer's maps
 PIXELS_FOR_A_CHANNEL = 8
 
 
@@ -39,26 +41,49 @@ def reconstruct(
         small: The pruned network; its nodes have the original's names.
         labelling: The original's labels.
         kept: What was kept.
-        images: Normalised images, ``(n, channels, height, width)``; all their maps of a few layers are in memory at
-            once.
+        images: Normalised images, ``(n, channels, height, width)``; where their maps would take too much memory, only
+            the first are used.
     """
+    largest = max(value.numel() // BATCH for value in _maps(network))
+    images = images[: max(1, MOST_BYTES // (largest * images.element_size()))]
     uses = Counter(str(node.target) for node in network.graph.nodes if node.op == "call_module")
     copies = {node.name: node for node in small.graph.nodes}
     original, pruned = _Values(network, images), _Values(small, images)
     for node in network.graph.nodes:
         copy = copies[node.name]
         if node.op == "call_module" and uses[str(node.target)] == 1:
-            layer = network.get_submodule(str(node.target))
-            inputs = labelling.values[node.args[0]] if isinstance(node.args[0], fx.Node) else None
-            if isinstance(layer, nn.Conv2d) and layer.groups == 1 and not bool(kept.along(inputs, 1).all()):
-                rows = kept.indices(labelling.layers[str(node.target)].slices["weight"][0])  # type: ignore[index]
-                x, narrow = original.of[node.args[0]], pruned.of[copy.args[0]]
-                back = _map_back(x, narrow)
-                if back is not None:
-                    weight = small.get_submodule(str(node.target)).get_parameter("weight")
-                    weight.copy_(torch.einsum("ochw,ck->okhw", layer.weight[rows].double(), back))
+            _refit(
+                str(node.target), network, small, labelling, kept, original.of, pruned.of, node.args[0], copy.args[0]
+            )
         original.step(node)
         pruned.step(copy)
+
+
+def _refit(
+    target: str,
+    network: fx.GraphModule,
+    small: fx.GraphModule,
+    labelling: Labelling,
+    kept: Kept,
+    original: dict[fx.Node, Any],
+    pruned: dict[fx.Node, Any],
+    source: Any,
+    copy: Any,
+) -> None:
+    """Change the pruned network's weights of one layer, if it mixes inputs of which some were dropped."""
+    layer = network.get_submodule(target)
+    if not isinstance(layer, nn.Conv2d) or layer.groups > 1 or bool(kept.along(labelling.values[source], 1).all()):
+        return
+    outputs = labelling.layers[target].slices["weight"][0]
+    back = _map_back(original[source], pruned[copy])
+    if back is not None and outputs is not None:
+        weight = torch.einsum("ochw,ck->okhw", layer.weight[kept.indices(outputs)].double(), back)
+        small.get_submodule(target).get_parameter("weight").copy_(weight)
+
+
+def _maps(network: fx.GraphModule) -> list[Tensor]:
+    """Return all values of a traced network that are tensors, fake ones."""
+    return tensors_in([node.meta.get(VALUE) for node in network.graph.nodes])
 
 
 def _map_back(x: Tensor, narrow: Tensor) -> Tensor | None:
@@ -90,7 +115,7 @@ class _Values:
         if node.op == "output":
             return
         if node.op == "placeholder":
-            self.of[node] = self._images
+            self.of[node] = self._images.clone()  # in-place operations must not reach the caller's
         else:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.of.__getitem__)
             self.of[node] = getattr(fx.Interpreter(self._network), node.op)(node.target, args, kwargs)

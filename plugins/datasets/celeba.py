@@ -45,14 +45,14 @@ def load(params: CelebAParams) -> FaceData:
     root = params.root
     attributes_file = find_file(root, _places("list_attr_celeba.txt", "Anno"), _EXPECTED)
     identity_file = find_file(root, _places("identity_CelebA.txt", "Anno"), _EXPECTED)
-    names, attributes = _read_list(attributes_file)
+    names, attributes = read_list(attributes_file)
     for name, values in attributes.items():
         wrong = np.flatnonzero(np.abs(values) != 1)
         if len(wrong):
             raise DataError(
                 f"{attributes_file}: line {wrong[0] + 3}: expected 1 or -1 for {name}, found {values[wrong[0]]:g}"
             )
-    _, identity = _read_list(identity_file, ["identity"], names)
+    _, identity = read_list(identity_file, ["identity"], names)
     unknown = names[~(identity["identity"] % 1 == 0)]
     if len(unknown):
         raise DataError(
@@ -63,7 +63,7 @@ def load(params: CelebAParams) -> FaceData:
     columns |= {name.lower(): (values + 1) / 2 for name, values in attributes.items()}
     landmarks_file = _optional(root, "list_landmarks_align_celeba.txt", "Anno")
     if landmarks_file:
-        columns |= _read_list(landmarks_file, names=names)[1]
+        columns |= read_list(landmarks_file, names=names)[1]
     images = root / "img_align_celeba"
     if not images.is_dir() and (root / "Img" / "img_align_celeba").is_dir():
         images = root / "Img" / "img_align_celeba"
@@ -92,7 +92,7 @@ def _split(root: Path, names: NDArray[np.object_]) -> dict[str, NDArray[np.objec
     path = _optional(root, "list_eval_partition.txt", "Eval")
     if path is None:
         return {}
-    codes = _read_list(path, ["split"], names)[1]["split"]
+    codes = read_list(path, ["split"], names)[1]["split"]
     unknown = np.flatnonzero(~np.isin(codes, range(len(PARTS))))
     if len(unknown):
         image = names[unknown[0]]
@@ -100,7 +100,7 @@ def _split(root: Path, names: NDArray[np.object_]) -> dict[str, NDArray[np.objec
     return {"split": np.array(PARTS, dtype=object)[codes.astype(int)]}
 
 
-def _read_list(
+def read_list(
     path: Path, columns: list[str] | None = None, names: NDArray[np.object_] | None = None
 ) -> tuple[NDArray[np.object_], dict[str, NDArray[np.float64]]]:
     """Return a list's image names, ``(n,)``, and its columns of numbers.

@@ -1,4 +1,4 @@
-"""The group lasso's path from a Gram matrix: min ½ tr BᵀGB − tr BᵀQ + λ Σ_g w_g ‖B_g‖_F, private to the lasso."""
+"""The group lasso's path from a Gram matrix: min ½ tr BᵀGB − tr BᵀQ + λ Σ_g w_g ‖B_g‖_F, for lasso and head2toe."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class LassoParams(Params):
 
 
 def lasso(problem: SelectionProblem, params: LassoParams) -> SelectionPath:
-    """Return the supports of the lasso along its path, from moments alone.
+    """Return the supports and the coefficients of the lasso along its path, from moments alone.
 
     Minimises ``1/(2n) ‖Y − XB‖² + λ Σ_g √(columns of g) ‖B_g‖_F`` over 100 strengths λ, from the smallest that zeroes
     every coefficient down geometrically. X are the standardised responses; Y the targets *as they are*: who wants
@@ -75,9 +75,12 @@ def lasso(problem: SelectionProblem, params: LassoParams) -> SelectionPath:
     chosen = np.stack([group_norms(grouped, coef) > 0 for coef in path])
     full = np.flatnonzero(chosen.all(axis=1))
     points = [i for i in range(int(full[0]) + 1 if len(full) else len(path)) if chosen[i].any()]
+    coefficients = np.zeros((len(points), problem.moments.n_columns, cross.shape[1]))
+    coefficients[:, screening.columns] = path[points]
     return SelectionPath(
         supports=tuple(screening.components[chosen[i]] for i in points),
         strengths=relative[points],
+        coefficients=coefficients,
         notes=tuple(notes),
     )
 

@@ -1,15 +1,15 @@
-"""A satellite task whose labels stand in a column of the dataset's table."""
+"""A satellite task whose labels stand in the dataset's table: in one column, or in one column a label."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from facetask import DataError, FaceData, Flip, Kind, Labels, Params, Task, hookimpl
 
@@ -21,18 +21,24 @@ class ColumnParams(Params):
 
     Attributes:
         column: The column's name, and the task's.
-        kind: continuous, binary, binned or nominal.
+        columns: The labels' columns, instead of one column (multilabel).
+        kind: continuous, binary, multilabel, binned or nominal.
         unit: Unit of continuous and binned values.
-        positive: The value that counts as 1 (binary); by default the later one in sort order.
+        positive: The value that counts as 1 (binary, multilabel); by default the later one in sort order.
+        classes: The class of each value of the column (binary, nominal); values may share one, and ``null`` makes a
+            value a missing label.
         edges: Inner bin edges, ascending (binned); a value on an edge belongs to the bin above.
-        width: Width of the bins, whose edges are its multiples over the data's range (binned, instead of edges).
+        width: Width of the bins, whose edges are its multiples over the data's range (binned, instead of edges): 10
+            for the decades of an age.
         flip: What a mirrored image's label is: the same, negated, or unknown.
     """
 
-    column: str
+    column: str | None = None
+    columns: Annotated[list[str], Field(min_length=1)] | None = None
     kind: Kind
     unit: str = ""
     positive: bool | int | float | str | None = None
+    classes: Annotated[dict[bool | int | float | str, str | None], Field(min_length=1)] | None = None
     edges: list[float] | None = None
     width: float | None = None
     flip: Flip = "keep"
@@ -40,8 +46,16 @@ class ColumnParams(Params):
     @model_validator(mode="after")
     def _belongs_to_the_kind(self) -> ColumnParams:
         """Refuse settings that another kind would need."""
-        if self.kind != "binary" and self.positive is not None:
-            raise ValueError(f"positive is for kind: binary, not {self.kind}")
+        several = self.kind == "multilabel"
+        if (self.columns is not None) != several or (self.column is not None) == several:
+            wanted = "columns (a list of names)" if several else "column (a name)"
+            raise ValueError(f"kind: {self.kind} needs {wanted}, and not the other")
+        if self.columns is not None and len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"columns must differ, found {', '.join(self.columns)}")
+        if self.kind not in ("binary", "multilabel") and self.positive is not None:
+            raise ValueError(f"positive is for kind: binary and multilabel, not {self.kind}")
+        if self.kind not in ("binary", "nominal") and self.classes is not None:
+            raise ValueError(f"classes is for kind: binary and nominal, not {self.kind}")
         if self.kind != "binned" and (self.edges is not None or self.width is not None):
             raise ValueError(f"edges and width are for kind: binned, not {self.kind}")
         if self.kind == "binned" and (self.edges is None) == (self.width is None):
@@ -50,7 +64,7 @@ class ColumnParams(Params):
             raise ValueError(f"edges must be one or more finite numbers in ascending order, found {self.edges}")
         if self.width is not None and not 0 < self.width < np.inf:
             raise ValueError(f"width must be positive, found {self.width}")
-        if self.flip == "negate" and self.kind in ("binary", "nominal"):
+        if self.flip == "negate" and self.kind in ("binary", "multilabel", "nominal"):
             raise ValueError(f"flip: negate needs numbers; for kind: {self.kind} use keep or never")
         return self
 
@@ -61,23 +75,21 @@ def _ascending(edges: list[float]) -> bool:
 
 
 def labels(data: FaceData, params: ColumnParams) -> Labels:
-    """Return a column's values as labels.
+    """Return a column's values, or several columns', as labels.
 
     Raises:
-        DataError: If the column is absent, has no label or only one value, holds text or infinity where numbers are
-            asked for, or has not exactly two values for a binary task.
+        DataError: If a column is absent, has no label or only one value, holds text or infinity where numbers are
+            asked for, has not exactly two values for a binary or multilabel task, or a value that ``classes`` lacks.
     """
-    column = data.column(params.column)
-    where = f"{data.source or 'dataset'}: column {params.column!r}"
-    missing = _missing(column)
-    if missing.all():
-        raise DataError(f"{where}: all of {len(column)} labels are missing")
-    if column.dtype != object:
-        infinite = np.flatnonzero(np.isinf(column))
-        if len(infinite):
-            raise DataError(
-                f"{where}: {len(infinite)} labels are infinite, in {_images(data, infinite)}; correct or empty them"
-            )
+    if params.columns is not None:
+        return _several(data, params.columns, params)
+    assert params.column is not None
+    column, missing, where = _column(data, params.column)
+    if params.classes is not None:
+        column = _renamed(column, missing, params.classes, where)
+        missing = _missing(column)
+        if missing.all():
+            raise DataError(f"{where}: classes makes all labels missing; name a class for at least two values")
     if params.kind in ("continuous", "binned"):
         values = _numbers(data, column, params.kind, where)
     else:
@@ -109,6 +121,65 @@ def labels(data: FaceData, params: ColumnParams) -> Labels:
         source=f"column {params.column!r} of {Path(data.source).name or 'the dataset'}",
         licence=data.licence,
     )
+
+
+def _several(data: FaceData, columns: list[str], params: ColumnParams) -> Labels:
+    """Return the labels of several columns of two values each."""
+    values = np.full((len(data), len(columns)), np.nan)
+    for label, name in enumerate(columns):
+        column, missing, where = _column(data, name)
+        known, index = np.unique(column[~missing], return_inverse=True)
+        values[~missing, label] = index == _positive(known, index, params.positive, where)
+    shown = ", ".join(repr(name) for name in columns)
+    return Labels(
+        name=columns[0] if len(columns) == 1 else f"{columns[0]} and {len(columns) - 1} more",
+        kind=params.kind,
+        values=values,
+        classes=tuple(columns),
+        flip=params.flip,
+        source=f"columns {shown} of {Path(data.source).name or 'the dataset'}",
+        licence=data.licence,
+    )
+
+
+def _column(data: FaceData, name: str) -> tuple[NDArray[Any], NDArray[np.bool_], str]:
+    """Return a column, which of its rows have no label, and its place for a message.
+
+    Raises:
+        DataError: If it is absent, or has no label or an infinite one.
+    """
+    column = data.column(name)
+    where = f"{data.source or 'dataset'}: column {name!r}"
+    missing = _missing(column)
+    if missing.all():
+        raise DataError(f"{where}: all of {len(column)} labels are missing")
+    if column.dtype != object:
+        infinite = np.flatnonzero(np.isinf(column))
+        if len(infinite):
+            raise DataError(
+                f"{where}: {len(infinite)} labels are infinite, in {_images(data, infinite)}; correct or empty them"
+            )
+    return column, missing, where
+
+
+def _renamed(
+    column: NDArray[Any], missing: NDArray[np.bool_], classes: dict[Any, str | None], where: str
+) -> NDArray[np.object_]:
+    """Return the class of each row, ``(n,)``, None where there is none.
+
+    Raises:
+        DataError: If a value has no class.
+    """
+    renamed = np.full(len(column), None, dtype=object)
+    for value in np.unique(column[~missing]):
+        named = [given for given in classes if _same(value, given)]
+        if not named:
+            raise DataError(
+                f"{where}: classes has no entry for the value {_quoted(value)} ({np.sum(column == value)} images); "
+                "name its class, or null to leave these labels out"
+            )
+        renamed[column == value] = classes[named[0]]
+    return renamed
 
 
 def _missing(column: NDArray[Any]) -> NDArray[np.bool_]:
@@ -158,7 +229,7 @@ def _positive(known: NDArray[Any], index: NDArray[np.intp], positive: Any, where
         counts = np.bincount(index)
         shown = ", ".join(f"{_quoted(v)} ({n})" for v, n in zip(known[:10], counts[:10], strict=True))
         more = f", … ({len(known)} in all)" if len(known) > 10 else ""
-        raise DataError(f"{where}: kind: binary needs exactly two values, found {shown}{more}; use kind: nominal?")
+        raise DataError(f"{where}: a yes or no needs exactly two values, found {shown}{more}; use kind: nominal?")
     if positive is None:
         return 1
     wanted = [_same(value, positive) for value in known]

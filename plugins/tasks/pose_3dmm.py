@@ -9,38 +9,50 @@ R. Hartley and A. Zisserman, "Multiple View Geometry", algorithm 7.2 (affine cam
 
 from __future__ import annotations
 
-import struct
-import tomllib
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from facetask import ConfigPath, DataError, FaceData, Labels, Params, Task, hookimpl
+from facetask.plugins.tasks.binning import Edges, bin_names
+from facetask.plugins.tasks.face_landmarks import DETECTED_LICENCE, detected, from_columns
+from facetask.plugins.tasks.surrey_model import LICENCE, read_model
 
-N_LANDMARKS = 68
-_MODEL = "sfm_shape_3448.bin"
-_MAPPING = "ibug_to_sfm.txt"
-_PUBLISHED = "https://github.com/patrikhuber/eos/tree/master/share"
-_LICENCE = "made with the Surrey Face Model, free for non-commercial use"
+_YAW_EDGES = (-15.0, 15.0)
+_PITCH_EDGES = (-10.0, 10.0)
+_ROWS, _PLACES = ("top", "centre", "bottom"), ("left", "centre", "right")
 
 
 class PoseParams(Params):
     """Which angle, and where the model and the landmarks are.
 
     Attributes:
-        angle: yaw, pitch or roll.
+        angle: yaw, pitch or roll in degrees, or ``bins`` of pitch and yaw: by default 3×3, named as the viewer sees
+            where the face looks, from top-left to bottom-right.
         model: The folder with the eos project's ``sfm_shape_3448.bin`` and ``ibug_to_sfm.txt``.
+        landmarks: ``columns`` of the dataset's table, or ``detect`` them in the images by dlib (extra ``landmarks``).
         x: Name of a landmark's column of x, ``{}`` standing for its index from 0 (iBUG order).
         y: Name of a landmark's column of y, which grows downwards.
+        yaw_edges: Inner edges of the bins of yaw, in degrees; by default -15 and 15.
+        pitch_edges: Inner edges of the bins of pitch, in degrees; by default -10 and 10.
     """
 
-    angle: Literal["yaw", "pitch", "roll"] = "yaw"
+    angle: Literal["yaw", "pitch", "roll", "bins"] = "yaw"
     model: ConfigPath
+    landmarks: Literal["columns", "detect"] = "columns"
     x: str = "x{}"
     y: str = "y{}"
+    yaw_edges: Edges | None = None
+    pitch_edges: Edges | None = None
+
+    @model_validator(mode="after")
+    def _edges_are_for_bins(self) -> PoseParams:
+        """Refuse edges where there are no bins."""
+        if self.angle != "bins" and (self.yaw_edges or self.pitch_edges):
+            raise ValueError(f"yaw_edges and pitch_edges are for angle: bins, not {self.angle}")
+        return self
 
     @field_validator("x", "y")
     @classmethod
@@ -52,42 +64,77 @@ class PoseParams(Params):
 
 
 def labels(data: FaceData, params: PoseParams) -> Labels:
-    """Return one angle of each image's face, in degrees; missing where a landmark of the fit is.
+    """Return each image's angle, or its pitch and yaw, in degrees; missing where a landmark of the fit is.
 
     Raises:
         DataError: If a landmark's column is absent or not numeric, no image has all landmarks, or the model's files are
             missing or damaged.
+        WeightsError: If landmarks are to be detected, and dlib or its predictor is not installed.
     """
-    names = [pattern.replace("{}", str(i)) for i in range(N_LANDMARKS) for pattern in (params.x, params.y)]
-    missing = next((name for name in names if name not in data.columns), None)
-    where = data.source or "dataset"
-    if missing is not None:
+    vertices, indices = read_model(params.model)
+    detect = params.landmarks == "detect"
+    landmarks = detected(data) if detect else from_columns(data, params.x, params.y, "pose-3dmm")
+    angles = pose_deg(landmarks[:, indices], vertices)
+    if np.isnan(angles["yaw"]).all():
         raise DataError(
-            f"{where}: no column {missing!r}; pose-3dmm needs 68 landmarks in columns {names[0]}, {names[1]} … "
-            f"{names[-2]}, {names[-1]} (params x and y name them)"
+            f"{data.source or 'dataset'}: "
+            + (
+                f"no face was found on any of {len(data)} images"
+                if detect
+                else f"none of {len(data)} images has all {len(indices)} landmarks that the fit needs"
+            )
         )
-    columns = [data.columns[name] for name in names]
-    text = next((name for name, column in zip(names, columns, strict=True) if column.dtype == object), None)
-    if text is not None:
-        raise DataError(f"{where}: column {text!r} holds text; a landmark's coordinate must be a number")
-    vertices, indices = _read_model(params.model)
-    landmarks = np.stack(columns, axis=1).reshape(len(data), N_LANDMARKS, 2)
-    angles = pose_deg(landmarks[:, indices], vertices)[params.angle]
-    if np.isnan(angles).all():
-        raise DataError(f"{where}: none of {len(data)} images has all {len(indices)} landmarks that the fit needs")
+    source = f"linear fit of a 3D morphable model to 68 {'detected ' if detect else ''}landmarks"
+    licence = f"{LICENCE}; {DETECTED_LICENCE}" if detect else LICENCE
+    if params.angle == "bins":
+        edges = tuple(params.pitch_edges or _PITCH_EDGES), tuple(params.yaw_edges or _YAW_EDGES)
+        return Labels(
+            name="pose",
+            kind="binned",
+            values=np.stack([angles["pitch"], angles["yaw"]], axis=1),
+            unit="degrees",
+            classes=pose_names(*edges),
+            edges=edges,
+            flip="never",  # a mirror image has the same pitch but the opposite yaw
+            source=source,
+            licence=licence,
+        )
     return Labels(
         name=params.angle,
         kind="continuous",
-        values=angles[:, None],
+        values=angles[params.angle][:, None],
         unit="degrees",
         flip="keep" if params.angle == "pitch" else "negate",
-        source="linear fit of a 3D morphable model to 68 landmarks",
-        licence=_LICENCE,
+        source=source,
+        licence=licence,
     )
+
+
+def pose_names(pitch_edges: tuple[float, ...], yaw_edges: tuple[float, ...]) -> tuple[str, ...]:
+    """Return the names of the bins, row by row from the top; those of 3×3 are places in the picture."""
+    if len(pitch_edges) == len(yaw_edges) == 2:
+        return tuple("centre" if row == place == "centre" else f"{row}-{place}" for row in _ROWS for place in _PLACES)
+    return tuple(f"pitch {row}, yaw {place}" for row in bin_names(pitch_edges) for place in bin_names(yaw_edges))
 
 
 def pose_deg(landmarks: NDArray[np.float64], vertices: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Return yaw, pitch and roll of many faces, each ``(n,)`` in degrees; NaN where there is no fit.
+
+    Args:
+        landmarks: Points in the image, ``(n, n_points, 2)``, y growing downwards.
+        vertices: The same points of the model, ``(n_points, 3)``: x to the subject's left, y up, z to the viewer.
+    """
+    rotation = rotations(landmarks, vertices)
+    angles = {
+        "yaw": np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2]),
+        "pitch": np.arcsin(np.clip(-rotation[:, 1, 2], -1, 1)),
+        "roll": np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1]),
+    }
+    return {name: np.degrees(values) for name, values in angles.items()}
+
+
+def rotations(landmarks: NDArray[np.float64], vertices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rotations that turn the model as the faces are turned, ``(n, 3, 3)``; NaN where there is no fit.
 
     Args:
         landmarks: Points in the image, ``(n, n_points, 2)``, y growing downwards.
@@ -103,76 +150,9 @@ def pose_deg(landmarks: NDArray[np.float64], vertices: NDArray[np.float64]) -> d
     fits = np.linalg.norm(third, axis=1) > 1e-3  # else the landmarks lie on a line or a point
     u, _, vt = np.linalg.svd(np.concatenate([rows, third[:, None]], axis=1)[fits])
     u[:, :, 2] *= np.linalg.det(u @ vt)[:, None]
-    rotation = u @ vt
-    angles = {
-        "yaw": np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2]),
-        "pitch": np.arcsin(np.clip(-rotation[:, 1, 2], -1, 1)),
-        "roll": np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1]),
-    }
-    found = {name: np.full(len(landmarks), np.nan) for name in angles}
-    for name, values in angles.items():
-        found[name][usable[fits]] = np.degrees(values)
+    found = np.full((len(landmarks), 3, 3), np.nan)
+    found[usable[fits]] = u @ vt
     return found
-
-
-def _read_model(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Read the mean face's points that are landmarks, ``(n_points, 3)``, and the landmarks' indices, ``(n_points,)``.
-
-    Raises:
-        DataError: If a file is missing, damaged or does not fit the other.
-    """
-    mean, mapping = _read_mean(_present(folder, _MODEL)), _read_mapping(_present(folder, _MAPPING))
-    wrong = [key for key, vertex in mapping.items() if not (1 <= key <= N_LANDMARKS and 0 <= vertex < len(mean))]
-    if wrong or len(mapping) < 6:
-        raise DataError(
-            f"{folder / _MAPPING}: expected vertices of {_MODEL} (0 to {len(mean) - 1}) for six or more of the "
-            f"landmarks 1 to {N_LANDMARKS}, found {len(mapping)}"
-            + (f", the first wrong one {wrong[0]}" if wrong else "")
-        )
-    return mean[list(mapping.values())], np.array(list(mapping)) - 1
-
-
-def _present(folder: Path, name: str) -> Path:
-    """The path of one of the model's files.
-
-    Raises:
-        DataError: If it is not there; says where it is published.
-    """
-    if not (folder / name).is_file():
-        raise DataError(
-            f"{folder / name}: no such file; it is published in the eos project's share folder, {_PUBLISHED} (free for "
-            f"non-commercial use): put it there, or set params.model to the folder that has it"
-        )
-    return folder / name
-
-
-def _read_mean(path: Path) -> NDArray[np.float64]:
-    """Read the model's mean points, ``(n_vertices, 3)``: a version, rows and columns, then float32 values."""
-    raw = path.read_bytes()
-    if len(raw) < 12:
-        raise DataError(f"{path}: expected the Surrey shape model, found {len(raw)} bytes")
-    version, rows, columns = struct.unpack_from("<Iii", raw)
-    if version != 1 or columns != 1 or rows <= 0 or rows % 3 or len(raw) < 12 + 4 * rows:
-        raise DataError(
-            f"{path}: expected the Surrey shape model (version 1, a mean of 3 n rows and 1 column), found version "
-            f"{version}, {rows} × {columns} in {len(raw)} bytes; fetch the file again from {_PUBLISHED}"
-        )
-    mean = np.frombuffer(raw, "<f4", rows, 12).astype(np.float64).reshape(-1, 3)
-    if not np.isfinite(mean).all():
-        raise DataError(f"{path}: the model's mean is not finite; fetch the file again from {_PUBLISHED}")
-    return mean
-
-
-def _read_mapping(path: Path) -> dict[int, int]:
-    """Read which vertex each landmark, counted from 1, is: the TOML table ``landmark_mappings``."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))["landmark_mappings"]
-        return {int(landmark): int(vertex) for landmark, vertex in table.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: expected a TOML table landmark_mappings of landmark = vertex ({error}); fetch the file "
-            f"again from {_PUBLISHED}"
-        ) from None
 
 
 @hookimpl

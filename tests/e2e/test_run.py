@@ -45,8 +45,22 @@ def results(run: Path) -> dict[str, Any]:
 def test_results_say_what_was_measured(finished: Finished) -> None:
     found = results(finished.path)
     assert found["finished"]
-    assert [task["name"] for task in found["tasks"]] == ["brightness", "tint", "bins", "level"]
-    assert [task["labels"]["kind"] for task in found["tasks"]] == ["continuous", "binary", "binned", "nominal"]
+    assert [task["name"] for task in found["tasks"]] == ["brightness", "tint", "bins", "level", "marks"]
+    assert [task["labels"]["kind"] for task in found["tasks"]] == [
+        "continuous",
+        "binary",
+        "binned",
+        "nominal",
+        "multilabel",
+    ]
+    assert (found["tasks"][4]["labels"]["n_missing"], found["tasks"][4]["labels"]["n_partly"]) == (0, 7)
+    for task in found["tasks"][2:4]:
+        for result in (task["regress"], task["prune"], task["finetune"]):
+            assert np.sum(result["confusion"]) == task["trials"][0]["n_test"]
+        trial = task["trials"][0]
+        assert np.trace(task["finetune"]["confusion"]) / trial["n_test"] == pytest.approx(trial["finetune"]["accuracy"])
+    classifier = found["tasks"][3]["regress"]["classifier"]
+    assert classifier == found["tasks"][3]["prune"]["metrics_unpruned"]  # in both trials cut at the best tap
     assert found["data"]["n_images"] == 60
     assert found["data"]["group_by"] == "person"
     assert found["data"]["n_groups"] == 29 + 2  # 30 pairs; the first pair's person is missing
@@ -91,18 +105,24 @@ def test_a_saved_model_gives_the_metrics_of_the_results(finished: Finished, toy:
         found = load_model(finished.result.models[name], toy.plugins).predict(paths)
         right = [p["value"] == rows[i][column] for p, i in zip(found, test, strict=True)]
         assert np.mean(right) == pytest.approx(first[name]["accuracy"])
+    found = list(load_model(finished.result.models["marks"], toy.plugins).predict(paths))
+    for name in ("bright", "warm"):
+        right = [p["value"][name] == int(rows[i][name]) for p, i in zip(found, test, strict=True) if rows[i][name]]
+        assert np.mean(right) == pytest.approx(first["marks"][f"accuracy[{name}]"])
 
 
 def test_a_run_leaves_its_products(finished: Finished, toy: Toy) -> None:
     resolved = yaml.safe_load((finished.path / "resolved.yaml").read_text())
-    assert resolved["prune"] == {"threshold": 0.01, "cut": "best", "couple": "group", "round_to": 1}
+    assert resolved["curve"] == {"refit": "least-squares", "bootstrap": 0}
+    assert resolved["prune"]["threshold"] == 0.01
+    assert (resolved["prune"]["knee"], resolved["prune"]["stable"]) == ("threshold", None)
     environment = json.loads((finished.path / "environment.json").read_text())
     assert environment["seed"] == 0
     assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or environment["packages"]["torch"]
     assert "<html" in (finished.path / "report.html").read_text()
     assert not list(finished.path.rglob("*.tmp"))
     assert finished.result.models == {
-        name: finished.path / "model" / name for name in ("brightness", "tint", "bins", "level")
+        name: finished.path / "model" / name for name in ("brightness", "tint", "bins", "level", "marks")
     }
     assert finished.recorder.said("regress brightness", "grey levels")
 
@@ -141,6 +161,49 @@ def test_run_goes_on_where_regress_stopped(toy: Toy, tmp_path: Path) -> None:
     assert not recorder.said("computed again")
 
 
+def test_rules_that_compare_trials_reuse_the_curves_of_all(toy: Toy, tmp_path: Path) -> None:
+    config = toy.config(
+        satellite_tasks=toy.values["satellite_tasks"][:1], finetune=False, curve={"refit": "none", "bootstrap": 2}
+    )
+    first, _ = toy.run(tmp_path / "run", config)
+    curves = stage_files(tmp_path / "run", "curve")
+    (task,) = first.results.tasks
+    assert task.curve is not None
+    assert (task.curve.rule, task.curve.refit, task.curve.draws) == ("threshold", "none", 2 * 3)
+    assert toy.run(tmp_path / "run", config)[1].said("finished already")
+
+    for prune in ({"knee": "one-standard-error", "stable": 0.5}, {"knee": {"filters": 3}, "couple": "union"}):
+        changed, recorder = toy.run(tmp_path / "run", {**config, "prune": prune}, force=True)
+        assert stage_files(tmp_path / "run", "curve") == curves
+        assert recorder.said("prune brightness, trial 1: computed again", "prune.knee")
+        (task,) = changed.results.tasks
+        assert task.curve is not None
+        assert task.prune is not None
+        for curve, fit in zip(task.curve.taps, task.regress.taps, strict=True):
+            assert curve.probability is not None
+            assert len(curve.probability) == fit.n_filters
+            assert sum(curve.probability) <= curve.knee + 1e-3
+    assert {curve.knee for curve in task.curve.taps} == {3}
+    assert set(task.prune.kept.values()) == {3}
+    assert task.curve.rule == "filters: 3"
+
+    # Another trial changes what one-standard-error keeps in each, but neither their curves nor a number's.
+    compared = {"knee": "one-standard-error"}
+    toy.run(tmp_path / "run", {**config, "prune": compared}, force=True)
+    _, recorder = toy.run(tmp_path / "run", {**config, "prune": compared, "trials": 3}, force=True)
+    assert recorder.said("prune brightness, trial 0: computed again", "trials")
+    assert {path: text for path, text in stage_files(tmp_path / "run", "curve").items() if path in curves} == curves
+    toy.run(tmp_path / "run", {**config, "prune": {"knee": "elbow"}, "trials": 3}, force=True)
+    _, recorder = toy.run(tmp_path / "run", {**config, "prune": {"knee": "elbow"}}, force=True)
+    assert not recorder.said("computed again")
+
+
+def test_one_trial_cannot_be_compared(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"one-standard-error compares trials.*set trials to 2 or more"):
+        toy.run(tmp_path / "run", toy.config(trials=1, prune={"knee": "one-standard-error"}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_depends_on_a_changed_key_is_computed_again(finished: Finished, toy: Toy, tmp_path: Path) -> None:
     run = finished.copy(tmp_path)
     changed = toy.config(prune={"threshold": 0.5})
@@ -161,7 +224,7 @@ def test_more_trials_add_to_those_that_are_there(finished: Finished, toy: Toy, t
     before = stage_files(run, "regress")
     found, _ = toy.run(run, toy.config(trials=3), force=True, until="regress")
     after = stage_files(run, "regress")
-    assert len(after) == 4 * 3
+    assert len(after) == 5 * 3
     assert {path: after[path] for path in before} == before
     assert [trial.trial for trial in found.results.tasks[0].trials] == [0, 1, 2]
 
@@ -290,7 +353,7 @@ def test_a_diverged_training_is_told(toy: Toy, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("task", "loss"), [("tint", "cross-entropy"), ("level", "mse")])
 def test_a_loss_that_does_not_fit_is_found_before_any_work(toy: Toy, tmp_path: Path, task: str, loss: str) -> None:
-    tasks = [choice for choice in toy.values["satellite_tasks"] if choice["params"]["column"] == task]
+    tasks = [choice for choice in toy.values["satellite_tasks"] if choice["params"].get("column") == task]
     config = toy.config(satellite_tasks=tasks, finetune={"loss": loss})
     with pytest.raises(ConfigError, match=f"finetune.loss: '{loss}' does not fit the .* task '{task}'; use auto"):
         toy.run(tmp_path / "run", config)

@@ -34,7 +34,7 @@ Run = tuple[RunResult, Recorder]
 def further(toy: Toy, out: Path, model: Path, **changes: Any) -> Run:
     """Prune a saved model for another task."""
     task = {"name": "column", "params": {"column": "brightness", "kind": "continuous", "unit": "grey levels"}}
-    prune = {"threshold": 0.3}
+    prune = {"knee": {"fraction": 0.7}}
     config = toy.config(base_network={"model": str(model)}, satellite_tasks=[task], prune=prune, trials=1, **changes)
     return toy.run(out, config)
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from facetask import DataError, FaceData, Labels
 from facetask.kinds import TaskSpec
 from facetask.plugins.tasks.column import facetask_tasks
+from facetask.satellite import check_labels
 
 (RECORD,) = facetask_tasks()
 NAN = float("nan")
@@ -180,7 +181,7 @@ def test_bins_that_tell_nothing_apart_or_are_too_many() -> None:
 @pytest.mark.parametrize(
     ("params", "expected"),
     [
-        ({"kind": "nominal", "positive": "x"}, "positive is for kind: binary, not nominal"),
+        ({"kind": "nominal", "positive": "x"}, "positive is for kind: binary and multilabel, not nominal"),
         ({"kind": "continuous", "width": 10}, "edges and width are for kind: binned"),
         ({"kind": "binned"}, "needs either edges"),
         ({"kind": "binned", "width": 10, "edges": [1]}, "needs either edges"),
@@ -189,10 +190,78 @@ def test_bins_that_tell_nothing_apart_or_are_too_many() -> None:
         ({"kind": "binned", "edges": [2, NAN]}, "finite"),
         ({"kind": "binned", "width": 0}, "width must be positive"),
         ({"kind": "binary", "flip": "negate"}, "flip: negate needs numbers"),
-        ({"kind": "ordinal"}, "Input should be 'continuous', 'binary', 'binned' or 'nominal'"),
+        ({"kind": "ordinal"}, "Input should be 'continuous', 'binary', 'multilabel', 'binned' or 'nominal'"),
+        ({"kind": "multilabel"}, "kind: multilabel needs columns (a list of names), and not the other"),
+        ({"kind": "multilabel", "columns": ["a"]}, "needs columns (a list of names), and not the other"),
+        ({"kind": "multilabel", "column": None, "columns": ["a", "a"]}, "columns must differ"),
+        ({"kind": "multilabel", "column": None, "columns": []}, "at least 1 item"),
+        ({"kind": "binary", "columns": ["a"]}, "kind: binary needs column (a name), and not the other"),
+        ({"kind": "binary", "column": None}, "needs column (a name)"),
+        ({"kind": "binned", "width": 1, "classes": {"a": "b"}}, "classes is for kind: binary and nominal, not binned"),
     ],
 )
 def test_params_that_do_not_fit_together(params: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        RECORD.params(column="c", **params)
+        RECORD.params(**{"column": "c", **params})
     assert expected in str(caught.value)
+
+
+def wear(**columns: list[Any]) -> FaceData:
+    """A table of several columns, numbers or text with None."""
+    cells = {
+        name: np.array(values, dtype=object if any(isinstance(value, str) for value in values) else np.float64)
+        for name, values in columns.items()
+    }
+    n = len(next(iter(columns.values())))
+    return FaceData(paths=tuple(Path(f"{i}.jpg") for i in range(n)), columns=cells, source="faces/labels.csv")
+
+
+def test_several_columns_are_several_labels() -> None:
+    data = wear(hat=[0, 1, NAN, 1], beard=["yes", None, "no", "no"], glasses=[-1, 1, 1, NAN])
+    found = RECORD.labels(data, RECORD.params(columns=["hat", "beard", "glasses"], kind="multilabel"))
+    np.testing.assert_array_equal(found.values, [[0, 1, 0], [1, NAN, 1], [NAN, 0, 1], [1, 0, NAN]])
+    assert (found.kind, found.classes, found.name) == ("multilabel", ("hat", "beard", "glasses"), "hat and 2 more")
+    assert found.source == "columns 'hat', 'beard', 'glasses' of labels.csv"
+    check_labels(found, 4, "column")
+    turned = RECORD.labels(data, RECORD.params(columns=["beard"], kind="multilabel", positive="no"))
+    np.testing.assert_array_equal(turned.values[:, 0], [0, NAN, 1, 1])
+    assert turned.name == "beard"
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"hat": [0, 1, 2]}, "column 'hat': a yes or no needs exactly two values, found 0 (1), 1 (1), 2 (1)"),
+        ({"hat": [1, 1, NAN]}, "column 'hat': a yes or no needs exactly two values, found 1 (2)"),
+        ({"hat": [NAN, NAN, NAN]}, "column 'hat': all of 3 labels are missing"),
+        ({"hat": [0, 1, np.inf]}, "1 labels are infinite, in 2.jpg"),
+        ({"hats": [0, 1, 1]}, "no column 'hat'; did you mean 'hats'"),
+    ],
+)
+def test_a_column_that_is_no_label_is_named(columns: dict[str, list[float]], expected: str) -> None:
+    with pytest.raises(DataError) as caught:
+        RECORD.labels(wear(beard=[0, 1, 1], **columns), RECORD.params(columns=["beard", "hat"], kind="multilabel"))
+    assert expected in str(caught.value)
+
+
+def test_values_can_be_given_classes() -> None:
+    mood = {"happy": "good", "calm": "good", "sad": "bad", "?": None}
+    found = labels(["sad", "happy", None, "?", "calm"], kind="nominal", classes=mood)
+    assert found.classes == ("bad", "good")
+    np.testing.assert_array_equal(found.values[:, 0], [0, 1, NAN, NAN, 1])
+    found = labels([0, 1, NAN, 2], kind="binary", classes={0: "male", 1: "female", 2.0: None}, positive="male")
+    assert found.classes == ("female", "male")
+    np.testing.assert_array_equal(found.values[:, 0], [1, 0, NAN, NAN])
+
+
+def test_a_value_without_a_class_is_not_dropped_in_silence() -> None:
+    said = refusal(["sad", "happy", "angry", "angry"], kind="nominal", classes={"sad": "a", "happy": "b"})
+    assert "classes has no entry for the value 'angry' (2 images)" in said
+    assert "makes all labels missing" in refusal([0, 1], kind="nominal", classes={0: None, 1: None})
+    assert "nothing to learn" in refusal([0, 1], kind="nominal", classes={0: "a", 1: "a"})
+
+
+def test_decades() -> None:
+    found = labels([3, 9.5, 10, 47, NAN], kind="binned", width=10, unit="years")
+    assert found.classes == ("0–10", "10–20", "20–30", "30–40", "40–50")
+    assert found.edges == ((10.0, 20.0, 30.0, 40.0),)

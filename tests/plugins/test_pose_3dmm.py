@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import ValidationError
 
 from facetask import DataError, FaceData, Labels
 from facetask.plugins.datasets.table import facetask_datasets
-from facetask.plugins.tasks.pose_3dmm import facetask_tasks, pose_deg
+from facetask.plugins.tasks.pose_3dmm import facetask_tasks, pose_deg, rotations
+from facetask.plugins.tasks.surrey_model import read_model
+from facetask.testing import check_task
 
 (RECORD,) = facetask_tasks()
 DATA = Path(os.environ.get("FACETASK_DATA", "../shared/data"))
@@ -198,6 +201,103 @@ def test_mirrored_landmarks_negate_yaw_and_roll(points: NDArray[np.float64]) -> 
     np.testing.assert_allclose(after["yaw"], -before["yaw"], atol=1e-6)
     np.testing.assert_allclose(after["roll"], -before["roll"], atol=1e-6)
     np.testing.assert_allclose(after["pitch"], before["pitch"], atol=1e-6)
+
+
+# --- bins -------------------------------------------------------------------------------------------------------------
+
+BIN_POSES = [(yaw, pitch, 0.0) for pitch in (-25.0, 0.0, 25.0) for yaw in (-40.0, 0.0, 40.0)]
+PLACES = (
+    "top-left top-centre top-right centre-left centre centre-right bottom-left bottom-centre bottom-right"  # as seen
+)
+
+
+def bin_of(found: Labels) -> list[str]:
+    """The name of each image's bin."""
+    columns = [np.searchsorted(edges, found.values[:, i], side="right") for i, edges in enumerate(found.edges)]
+    rows = np.ravel_multi_index(tuple(columns), [len(edges) + 1 for edges in found.edges])
+    return [found.classes[row] for row in rows]
+
+
+def test_nine_bins_are_named_as_the_viewer_sees_them(model: Path, points: NDArray[np.float64]) -> None:
+    data = table(heads(points, BIN_POSES))
+    found = check_task(RECORD, data, RECORD.params(model=model, angle="bins"))
+    assert (found.kind, found.unit, found.flip) == ("binned", "degrees", "never")
+    assert list(found.classes) == bin_of(found) == PLACES.split()
+    for column, angle in enumerate(("pitch", "yaw")):
+        np.testing.assert_array_equal(found.values[:, column], labels(data, model, angle=angle).values[:, 0])
+
+
+def test_edges_of_the_bins_are_params(model: Path, points: NDArray[np.float64]) -> None:
+    data = table(heads(points, BIN_POSES))
+    found = labels(data, model, angle="bins", yaw_edges=[-60.0, -20.0, 60.0], pitch_edges=[10.0])
+    assert found.edges == ((10.0,), (-60.0, -20.0, 60.0))
+    assert len(found.classes) == 8
+    names = bin_of(found)
+    assert names[0] == "pitch <10, yaw -60–-20"
+    assert names[-1] == "pitch ≥10, yaw -20–60"
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"angle": "yaw", "yaw_edges": [0.0]}, "are for angle: bins, not yaw"),
+        ({"angle": "bins", "yaw_edges": [5.0, 5.0]}, "ascending order"),
+        ({"angle": "bins", "pitch_edges": []}, "ascending order"),
+    ],
+)
+def test_edges_that_make_no_bins(params: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        RECORD.params(model=Path("sfm"), **params)
+
+
+# --- eos --------------------------------------------------------------------------------------------------------------
+
+
+def test_fit_equals_that_of_eos() -> None:
+    eos = pytest.importorskip("eos", reason="eos-py is not installed")
+    vertices, _ = read_model(real_model())
+    rng = np.random.default_rng(5)
+    faces = np.stack([project(vertices, rotation(*pose)) + rng.normal(0, 1, (len(vertices), 2)) for pose in POSES])
+    found = rotations(faces, vertices)
+    points = [np.append(vertex, 1).astype(np.float32) for vertex in vertices]
+    for face, ours in zip(faces, found, strict=True):
+        image = [point.astype(np.float32) for point in face]
+        theirs = eos.fitting.estimate_orthographic_projection_linear(image, points, True, 160)
+        np.testing.assert_allclose(ours, np.asarray(theirs.R)[:3, :3], atol=1e-4)
+
+
+# --- detected landmarks -----------------------------------------------------------------------------------------------
+
+
+def ytf(n: int) -> FaceData:
+    """Some frames with landmarks, where they are."""
+    if not (DATA / "ytf" / "labels.csv").is_file():
+        pytest.skip("no real landmarks: set FACETASK_DATA")
+    (dataset,) = facetask_datasets()
+    data = dataset.load(dataset.params(root=DATA / "ytf"))
+    return data.subset(np.random.default_rng(0).permutation(len(data))[:n])
+
+
+def test_detected_landmarks_give_nearly_the_yaw_of_annotated_ones(tmp_path: Path) -> None:
+    pytest.importorskip("dlib", reason="dlib is not installed")
+    folder, data = real_model(), ytf(120)
+    Image.new("RGB", (160, 160), (90, 120, 150)).save(tmp_path / "empty.png")
+    paths = (*data.paths, tmp_path / "empty.png")
+    found = labels(FaceData(paths=paths, columns={}), folder, landmarks="detect")
+    assert "excludes commercial use" in found.licence
+    assert "Surrey" in found.licence
+    yaw, expected = found.values[:-1, 0], labels(data, folder).values[:, 0]
+    assert np.isnan(found.values[-1, 0])
+    seen = np.isfinite(yaw)
+    assert seen.mean() > 0.95
+    assert np.sqrt(np.mean((yaw - expected)[seen] ** 2)) < 6 < 0.5 * expected.std()
+
+
+def test_no_face_on_any_image(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dlib", reason="dlib is not installed")
+    Image.new("L", (90, 90), 120).save(tmp_path / "grey.png")
+    data = FaceData(paths=(tmp_path / "grey.png",), columns={}, source="labels.csv")
+    assert refusal(data, model, landmarks="detect") == "labels.csv: no face was found on any of 1 images"
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

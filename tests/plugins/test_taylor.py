@@ -10,7 +10,7 @@ from facetask import CurveError, Moments, Params, SelectionPath, SelectionProble
 from facetask.config import SplitConfig
 from facetask.kinds import TaskSpec
 from facetask.plugins.selectors.taylor import facetask_selectors, taylor
-from facetask.records import FaceData
+from facetask.records import FaceData, Labels
 from facetask.regression import fit_ridge
 from facetask.responses import Responses
 from facetask.satellite import Satellite
@@ -58,8 +58,7 @@ def test_maps_of_activations_give_the_published_criterion(kind: str, component: 
         split_config=SplitConfig(),
         left_out={},
         n_missing=0,
-        source="",
-        licence="",
+        given=Labels(name="task", kind=kind, values=values),  # type: ignore[arg-type]
     )
     split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 120))
     (selector,) = facetask_selectors()

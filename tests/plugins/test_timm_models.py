@@ -311,5 +311,7 @@ def test_a_transformer_is_refused_and_a_convolutional_network_is_not(
     if model == "test_mambaout":
         assert load_network("timm", params, PluginManager()).graph.taps
         return
-    with pytest.raises(SurgeryError, match=r"only [\d.]+ % of .* lie below its last tap, 'patch_embed\.proj'; .*transformers"):
+    with pytest.raises(
+        SurgeryError, match=r"only [\d.]+ % of .* lie below its last tap, 'patch_embed\.proj'; .*transformers"
+    ):
         load_network("timm", params, PluginManager())

@@ -24,6 +24,7 @@ Make = Callable[..., Results]
 FIGURES = {
     "layer_accuracy": report.layer_accuracy,
     "characteristic_curves": report.characteristic_curves,
+    "selection_probability": report.selection_probability,
     "kept_filters": report.kept_filters,
     "training_curve": report.training_curve,
     "tap_panels": report.tap_panels,
@@ -184,7 +185,13 @@ def test_curve_points_keep_the_lowest_rmse_and_the_knee(points: list[tuple[int, 
     assert dict(curve.points).items() <= lowest.items()
     assert [k for k, _ in curve.points] == sorted(dict(curve.points))
     assert {min(lowest), max(lowest)} <= dict(curve.points).keys()
-    assert curve.knee_point == ((knee, lowest[knee]) if knee in lowest else None)
+    k, rmse = curve.knee_point
+    assert k == min(max(knee, min(lowest)), max(lowest))
+    if k in lowest:
+        assert rmse == lowest[k]
+    else:  # on the line between two drawn points
+        places, errors = zip(*curve.points, strict=True)
+        assert rmse == pytest.approx(np.interp(math.log(k), np.log(places), errors))
     assert len(curve.points) <= 8 * math.log2(600) + 3
 
 
@@ -204,3 +211,32 @@ def test_ticks() -> None:
     assert spread_ticks(3) == [0, 1, 2, 3]
     assert spread_ticks(40) == [0, 5, 10, 15, 20, 25, 30, 35, 40]
     assert spread_ticks(0) == [0]
+
+
+def test_a_confusion_matrix_shows_each_row_s_shares(make_results: Make) -> None:
+    counts = [[0] * 7 for _ in range(7)]
+    counts[0][:3], counts[3][3], counts[4] = [6, 3, 1], 20, [0] * 7
+
+    def change(raw: dict[str, Any]) -> None:
+        raw["tasks"][0]["regress"]["confusion"] = [[1] * 7] * 7
+        raw["tasks"][0]["prune"]["confusion"] = counts
+
+    task = make_results("emotion", change=change).tasks[0]
+    svg = report.confusion_matrix(task)
+    shown = texts(svg)
+    assert [text for text in shown if text.isdigit()] == ["60", "30", "10", "100"]
+    assert [text for text in shown if text in task.labels.classes] == 2 * task.labels.classes
+    assert {"labelled", "taken for"} <= set(shown)
+    assert "pruned" in svg
+    assert report.confusion_matrix(make_results("emotion").tasks[0]) == ""
+
+
+@pytest.mark.parametrize("width", [940, 440])
+def test_large_confusion_matrices_are_drawn_without_numbers(make_results: Make, width: int) -> None:
+    def change(raw: dict[str, Any]) -> None:
+        raw["tasks"][0]["labels"]["classes"] = [f"person {i}" for i in range(40)]
+        raw["tasks"][0]["regress"]["confusion"] = [[int(i == j) for i in range(40)] for j in range(40)]
+
+    svg = report.confusion_matrix(make_results("emotion", change=change).tasks[0], width)
+    assert not [text for text in texts(svg) if text.isdigit()]
+    assert float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) <= width + 90  # type: ignore[index]

@@ -168,8 +168,8 @@ def test_several_tasks_get_contents_and_a_summary_in_a_page_of_modest_size(make_
     ("stage", "figures", "absent"),
     [
         ("regress", 1, "How many filters"),
-        ("curve", 3, "What was kept"),
-        ("prune", 5, "Finetuning"),
+        ("curve", 4, "What was kept"),
+        ("prune", 6, "Finetuning"),
     ],
 )
 def test_a_run_that_stopped_shows_what_exists(stage: str, figures: int, absent: str, make_results: Make) -> None:
@@ -285,3 +285,63 @@ def test_write_report_equals_one_from_the_results_file(make_results: Make, tmp_p
     write_report(read_results(tmp_path / "results.json"), tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_report(results)
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "report.html"}
+
+
+def test_several_labels_have_a_row_each_and_are_judged_by_their_mean_auc(make_results: Make) -> None:
+    def numbers(raw: dict[str, Any]) -> None:
+        task = raw["tasks"][0]
+        task["labels"]["counts"] = {"beard": 590, "hat": 59}
+        task["regress"]["baseline"] |= {"auc": {"mean": 0.5, "std": 0.0}, "accuracy[hat]": {"mean": 0.99, "std": 0.0}}
+        for step, value in (("metrics_unpruned", 0.943), ("metrics_pruned", 0.917)):
+            task["prune"][step] |= {"auc": {"mean": value, "std": 0.004}, "auc[hat]": {"mean": value, "std": 0.006}}
+        task["finetune"]["metrics"] |= {
+            "auc": {"mean": 0.953, "std": 0.003},
+            "auc[hat]": {"mean": 0.96, "std": 0.01},
+            "accuracy[hat]": {"mean": 0.994, "std": 0.001},
+            "f1[hat]": {"mean": 0.612, "std": 0.02},
+        }
+
+    page = Page(render_report(make_results("wear", change=numbers)))
+    assert "AUC on test images is 0.943 ± 0.004 with all filters, 0.917 ± 0.004 pruned and 0.953 ± 0.003" in page.text
+    assert page.row("network")[5:] == ["AUC", "accuracy, %", "balanced accuracy, %", "F1"]
+    row = page.row("hat")
+    assert row[:7] == ["hat", "5,890", "59", "0.500", "0.943 ± 0.006", "0.917 ± 0.006", "0.960 ± 0.010"]
+    assert row[7:9] == ["99.0", "99.4 ± 0.1"]
+    assert row[-1] == "0.612 ± 0.020"
+    assert page.row("label")[3:9] == [
+        "AUC: guessing",
+        "AUC: all filters",
+        "AUC: pruned",
+        "AUC: finetuned",
+        "accuracy, %: guessing",
+        "accuracy, %: finetuned",
+    ]
+    assert "59 of 5,890" in page.text
+    assert "With some labels only 12" in page.text
+    assert not [cell for row in page.rows for cell in row if "[" in cell]
+
+
+def test_the_outputs_of_a_task_with_two_numbers_have_their_own_errors(make_results: Make) -> None:
+    def pair(raw: dict[str, Any]) -> None:
+        task = raw["tasks"][0]
+        task["labels"]["rmse_unit"] = "standard deviations"
+        for metrics in (task["regress"]["baseline"], *(tap["metrics"] for tap in task["regress"]["taps"])):
+            metrics |= {"rmse[1]": {"mean": 7.5, "std": 0.0}, "rmse[2]": {"mean": 3.25, "std": 0.0}}
+
+    page = Page(render_report(make_results("yaw", stage="regress", change=pair)))
+    assert page.row("network")[1:3] == ["RMSE, standard deviations", "MAE, degrees"]
+    assert page.row("output")[1:3] == ["RMSE, degrees: guessing", "RMSE, degrees: all filters"]
+    assert page.row("output 2")[1:3] == ["3.25", "3.25"]
+
+
+def test_nominal_tasks_show_the_classifier_beside_least_squares(make_results: Make) -> None:
+    def both(raw: dict[str, Any]) -> None:
+        raw["tasks"][0]["regress"]["classifier"] = {
+            "accuracy": {"mean": 0.4412, "std": 0.01},
+            "accuracy_least_squares": {"mean": 0.4375, "std": 0.02},
+        }
+
+    page = Page(render_report(make_results("emotion", stage="regress", change=both)))
+    head, row = page.row("network"), page.row("base network")
+    assert row[head.index("accuracy, %")] == "44.1 ± 1.0"
+    assert row[head.index("accuracy, least squares, %")] == "43.8 ± 2.0"

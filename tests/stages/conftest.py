@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facetask import FaceData
+from facetask import FaceData, Labels
 from facetask.config import SplitConfig
 from facetask.kinds import TaskSpec
 from facetask.responses import Responses
@@ -31,8 +31,7 @@ def make_task() -> Callable[..., Satellite]:
             split_config=SplitConfig(),
             left_out={},
             n_missing=0,
-            source="",
-            licence="",
+            given=Labels(name="task", kind=kind, values=values, licence=""),  # type: ignore[arg-type]
         )
 
     return make

@@ -298,6 +298,7 @@ def test_shift_moves_an_image_and_repeats_its_edge(tmp_path: Path, make_task: Ma
         ("nominal", {"classes": ("left", "mid", "right")}, 3, "accuracy"),
         ("binned", {"classes": ("left", "mid", "right"), "edges": ((-0.3, 0.3),)}, 1, "accuracy"),
         ("continuous", {}, 2, "r2"),
+        ("multilabel", {"classes": ("right", "edge")}, 2, "auc"),
     ],
 )
 def test_every_kind_can_be_trained(
@@ -309,26 +310,38 @@ def test_every_kind_can_be_trained(
         "nominal": np.searchsorted([-0.3, 0.3], position) * 1.0,
         "binned": position,
         "continuous": np.hstack([position, 100 * position**2]),
+        "multilabel": np.hstack([position > 0, np.abs(position) > 0.6]) * 1.0,
     }[kind]
-    values[7] = np.nan if kind == "continuous" else values[7]
+    if n_outputs == 2:  # labels may be missing on their own, or all of an image's
+        values[7], values[10:40:3, 0], values[60::4, 1] = np.nan, np.nan, np.nan
     task = make_task(values, kind, **{"flip": "never", **spec})
     split = halves(120).within(task.labelled)
     settings = FinetuneConfig(epochs=25, learning_rate=0.1, batch_size=16)
     done = finetune(task_network(n_outputs), task, split, settings, loader_of(tmp_path, bars(position[:, 0])), 0)
     assert done.metrics[main] > 0.75
     assert done.best_epoch > 0
-    assert ("threshold" in done.decision) == (kind == "binary")
+    decided = {"binary": {"threshold"}, "multilabel": {"threshold[right]", "threshold[edge]"}}
+    assert done.decision.keys() == decided.get(kind, set())
+    assert (done.confusion is not None) == (kind in ("nominal", "binned"))
 
 
 @pytest.mark.parametrize(
     ("kind", "loss"),
-    [("continuous", "cross-entropy"), ("binary", "cross-entropy"), ("nominal", "mse"), ("nominal", "smooth-l1")],
+    [
+        ("continuous", "cross-entropy"),
+        ("binary", "cross-entropy"),
+        ("binary", "partial-bce"),
+        ("nominal", "mse"),
+        ("nominal", "smooth-l1"),
+        ("nominal", "partial-bce"),
+        ("multilabel", "mse"),
+    ],
 )
 def test_a_loss_that_does_not_fit_the_kind_is_refused(
     bar_loader: ImageLoader, make_task: Make, halves: Make, kind: str, loss: Any
 ) -> None:
     values = np.arange(96.0)[:, None] % 2
-    classes = () if kind == "continuous" else ("a", "b")
+    classes = {"continuous": (), "multilabel": ("a",)}.get(kind, ("a", "b"))
     network, settings = task_network(2 if kind == "nominal" else 1), FinetuneConfig(loss=loss)
     with pytest.raises(ConfigError, match=f"finetune.loss: '{loss}' does not fit the {kind} task 'task'; use auto"):
         finetune(network, make_task(values, kind, classes=classes), halves(96), settings, bar_loader, 0)

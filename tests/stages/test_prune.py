@@ -15,6 +15,7 @@ from torch import nn
 from facetask import Architecture, Params, Preprocessing, SelectionPath, SelectionProblem, Selector, SurgeryError
 from facetask.config import CutWithin, PruneConfig
 from facetask.data import scan_images
+from facetask.keep_sets import TrialCurves
 from facetask.kinds import TaskSpec
 from facetask.loader import ImageLoader
 from facetask.network import BaseNetwork
@@ -102,7 +103,14 @@ class Stage:
     def forward(self, backbone: nn.Module) -> np.ndarray:
         return self.loader.all_outputs(backbone, np.arange(80))
 
-    def run(self, kind: str = "continuous", scope: str = "group", size: int = 3, **settings: Any) -> Pruned:
+    def run(
+        self,
+        kind: str = "continuous",
+        scope: str = "group",
+        size: int = 3,
+        images: torch.Tensor | None = None,
+        **settings: Any,
+    ) -> Pruned:
         """Prune with a selector that takes the components in turn, and a knee at ``size``."""
 
         def select(problem: SelectionProblem, params: Params) -> SelectionPath:
@@ -118,7 +126,8 @@ class Stage:
         regression = regress(self.responses, task, self.split)
         curves = curve(self.responses, task, self.split, chooser)
         config = PruneConfig(**{"cut": "3", **settings})
-        return prune(self.base, self.responses, task, self.split, regression, curves, chooser, config, self.forward)
+        trials = [TrialCurves(self.split, curves, chooser)]
+        return prune(self.base, self.responses, task, regression, trials, config, images, self.forward)
 
 
 @pytest.fixture
@@ -130,7 +139,7 @@ def test_the_head_is_refitted_on_the_pruned_network_s_own_responses(stage: Stage
     done = stage.run(cut="2.conv")
     assert {tap: kept.tolist() for tap, kept in done.keep.items()} == {"0": [0, 1, 2], "2.conv": [0, 1, 2]}
     assert done.full == {"0": 8, "2.conv": 8}
-    network = done.network(stage.base.graph).eval()
+    network = done.network(stage.base.graph, None).eval()
     x, y, split = stage.forward(network.backbone), stage.task.values, stage.split
     assert x.shape == (80, 3)
     masked = stage.forward(stage.base.graph.cut("2.conv").masked(done.keep))
@@ -158,7 +167,7 @@ def test_costs_fall_from_the_base_to_the_cut_to_the_pruned_network(stage: Stage)
     assert done.cost_at_cut.macs == 256 * 8 * 27 + 256 * 8 * 72 + 8
     assert done.cost.macs == 256 * 3 * 27 + 256 * 3 * 27 + 3
     assert done.cost.params == (3 * 27 + 3) + 3 * 27 + 6 + (3 + 1)
-    assert done.cost.params == sum(p.numel() for p in done.network(stage.base.graph).parameters())
+    assert done.cost.params == sum(p.numel() for p in done.network(stage.base.graph, None).parameters())
 
 
 @pytest.mark.parametrize(("kind", "n_outputs"), [("binary", 1), ("nominal", 3)])
@@ -167,7 +176,7 @@ def test_other_kinds(stage: Stage, kind: str, n_outputs: int) -> None:
     assert len(done.head.intercept) == n_outputs
     assert ("threshold" in done.decision) == (kind == "binary")
     assert done.metrics_pruned["accuracy"] > 0.75
-    assert done.network(stage.base.graph).head.out_features == n_outputs
+    assert done.network(stage.base.graph, None).head.out_features == n_outputs
 
 
 @pytest.mark.parametrize("settings", [{"couple": "union"}, {"couple": "intersection"}, {"scope": "all"}, {"size": 100}])
@@ -175,7 +184,7 @@ def test_every_way_of_choosing_gives_a_network_that_equals_the_masked_one(stage:
     done = stage.run(**settings)
     assert set(done.keep) == set(TAPS)
     np.testing.assert_array_equal(done.keep["0"], done.keep["2.conv"])
-    x = stage.forward(done.network(stage.base.graph).backbone)
+    x = stage.forward(done.network(stage.base.graph, None).backbone)
     masked = stage.forward(stage.base.graph.cut("3").masked(done.keep))
     np.testing.assert_allclose(x, masked[:, done.keep["3"]], atol=1e-5)
 
@@ -183,7 +192,7 @@ def test_every_way_of_choosing_gives_a_network_that_equals_the_masked_one(stage:
 def test_the_base_network_is_untouched_even_by_training_what_was_carved_out(stage: Stage) -> None:
     before = {key: value.clone() for key, value in stage.base.module.state_dict().items()}
     for size in (3, 100):  # 100: nothing is pruned, and still nothing is shared
-        network = stage.run(size=size).network(stage.base.graph)
+        network = stage.run(size=size).network(stage.base.graph, None)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(1.0)
@@ -195,10 +204,32 @@ def test_json_rebuilds_the_same_network(stage: Stage) -> None:
     for settings in ({}, {"couple": "union"}):
         done = stage.run(**settings)
         again = Pruned.from_json(json.loads(json.dumps(done.to_json())))
-        one, other = done.network(stage.base.graph), again.network(stage.base.graph)
+        one, other = done.network(stage.base.graph, None), again.network(stage.base.graph, None)
         assert all(
             torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
         )
         assert again.to_json() == done.to_json()
         assert (again.cost, again.cost_base, again.metrics_pruned) == (done.cost, done.cost_base, done.metrics_pruned)
         assert again.groups[0].taps == done.groups[0].taps
+
+
+def test_reconstruction_brings_the_responses_back(stage: Stage) -> None:
+    ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
+    before = images.clone()
+    plain, done = stage.run(cut="3", size=5), stage.run(cut="3", size=5, images=images)
+    assert {tap: kept.tolist() for tap, kept in done.keep.items()} == {
+        "0": [*range(5)],
+        "2.conv": [*range(5)],
+        "3": [*range(5)],
+    }
+    unpruned = stage.responses.tap("3")[:, :5]
+    error, plain_error = (
+        np.square(stage.forward(each.network(stage.base.graph, given).backbone) - unpruned).mean()
+        for each, given in ((done, images), (plain, None))
+    )
+    assert error < 0.5 * plain_error
+    assert done.cost == plain.cost
+    assert torch.equal(images, before)
+    again = Pruned.from_json(json.loads(json.dumps(done.to_json()))).network(stage.base.graph, images)
+    first = done.network(stage.base.graph, images)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))

@@ -1,0 +1,64 @@
+"""A head fitted on responses: its linear model, what is learned for its outputs, and what it is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from facetask.regression import LinearModel
+    from facetask.satellite import Satellite
+    from facetask.splits import Split
+    from facetask.task_kind import Decision
+
+LEAST_SQUARES = "_least_squares"
+"""Ends the names of the plain regression's metrics beside those of a head that is another model."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head on the responses of one tap.
+
+    Attributes:
+        model: Its linear layer.
+        gentle: The linear layer from which training starts.
+        decision: What was learned on validation for its outputs.
+        metrics: Its metrics on test.
+        confusion: Its decisions on test: images of each class (row) taken for each class (column), for kinds that have
+            classes.
+    """
+
+    model: LinearModel
+    gentle: LinearModel
+    decision: Decision
+    metrics: dict[str, float]
+    confusion: list[list[int]] | None
+
+
+def fit_head(x: NDArray[Any], task: Satellite, split: Split) -> Head:
+    """Fit a head on training, decide on validation and measure on test.
+
+    Args:
+        x: Responses of all images, ``(n_images, n_filters)``.
+        task: The satellite task.
+        split: The trial's partition.
+    """
+    kind, targets, values = task.kind, task.targets, task.values
+    scale = kind.scale(targets[split.train])
+    x_train, x_validation, x_test = (x[rows].astype(np.float64) for rows in (split.train, split.validation, split.test))
+    y_train, y_validation = targets[split.train], targets[split.validation]
+    model = kind.fit_head(x_train, y_train, x_validation, y_validation)
+    gentle = kind.gentle_head(x_train, y_train, model)
+    validation, test = (kind.activate(model.predict(part)) for part in (x_validation, x_test))
+    decision = kind.learn(validation, values[split.validation])
+    found = kind.metrics(test, values[split.test], decision, scale)
+    if kind.compared:
+        plain = kind.regression(x_train, y_train, x_validation, y_validation)
+        learned = kind.learn(plain.predict(x_validation), values[split.validation])
+        beside = kind.metrics(plain.predict(x_test), values[split.test], learned, scale)
+        found |= {name + LEAST_SQUARES: beside[name] for name in kind.compared}
+    return Head(model, gentle, decision, found, kind.confusion(test, values[split.test]))

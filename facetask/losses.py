@@ -1,0 +1,54 @@
+"""What training minimises; targets that are missing take no part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from facetask.task_kind import Loss
+
+ALPHA, BETA, GAMMA = -4.45, 5.45, 1.0
+
+
+def training_loss(outputs: Tensor, wanted: NDArray[np.float64], loss: Loss) -> Tensor:
+    """Return the mean loss of a batch of outputs and targets, both ``(batch, n_outputs)``, in the trainer's unit.
+
+    Args:
+        outputs: Of the network.
+        wanted: Targets, NaN where missing; a squared or smooth L1 error is the mean over the known ones.
+        loss: Which.
+    """
+    truth = torch.from_numpy(wanted).to(outputs)
+    if loss == "cross-entropy":
+        return F.cross_entropy(outputs, truth)
+    if loss == "partial-bce":
+        return partial_bce(outputs, truth)
+    known = ~truth.isnan()
+    outputs, truth = outputs[known], truth[known]
+    return F.smooth_l1_loss(outputs, truth) if loss == "smooth-l1" else F.mse_loss(outputs, truth)
+
+
+def partial_bce(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean over a batch of the binary cross-entropy of partly known labels.
+
+    An image's loss is g(p) / C · Σ over its known labels, of C, where p is the share that is known and
+    g(p) = αp^γ + β: it is 1 where all are known, and an image with few known labels counts for more than these alone.
+
+    Args:
+        logits: ``(batch, C)``.
+        truth: 0, 1 or NaN, ``(batch, C)``.
+
+    Source: Durand, Mehrasa and Mori 2019, "Learning a deep ConvNet for multi-label classification with partial labels".
+    """
+    known = ~truth.isnan()
+    share = known.to(logits).mean(dim=1)
+    each = F.binary_cross_entropy_with_logits(logits, torch.where(known, truth, 0.0), reduction="none")
+    summed = torch.where(known, each, 0.0).sum(dim=1)
+    return ((ALPHA * share**GAMMA + BETA) / logits.shape[1] * summed).mean()
