@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from facetask.errors import did_you_mean as did_you_mean
     from facetask.hookspecs import hookimpl as hookimpl
     from facetask.label_source import label_images as label_images
+    from facetask.landmarks import detect_landmarks as detect_landmarks
     from facetask.module_adapter import module_architecture as module_architecture
     from facetask.moments import Moments as Moments
     from facetask.plugin_manager import PluginManager as PluginManager
@@ -71,6 +72,7 @@ _HOMES = {
     ],
     "hookspecs": ["hookimpl"],
     "label_source": ["label_images"],
+    "landmarks": ["detect_landmarks"],
     "module_adapter": ["module_architecture"],
     "moments": ["Moments"],
     "plugin_manager": ["PluginManager"],

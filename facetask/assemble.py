@@ -9,6 +9,7 @@ import numpy as np
 
 from facetask import results as shape
 from facetask.curves import Curve
+from facetask.filter_response import closest_filter, responses_to
 from facetask.keep_sets import choose, draws
 from facetask.satellite import seed_of_trial, to_finite
 from facetask.splits import missing_values
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from facetask.config import RunConfig
     from facetask.outcomes import TaskRecord, TrialOutcomes
     from facetask.prepare import Materials
+    from facetask.responses import Responses
 
 
 def assemble(
     config: RunConfig,
     materials: Materials,
+    responses: Responses,
     records: Sequence[TaskRecord],
     until: Any,
     wall_s: dict[str, float],
@@ -38,6 +41,7 @@ def assemble(
     Args:
         config: The run's configuration.
         materials: What it worked on.
+        responses: All taps' responses.
         records: Every task's outcomes.
         until: The last stage.
         wall_s: Seconds of what the tasks share.
@@ -70,7 +74,7 @@ def assemble(
             source=images.data.source,
             licence=images.data.licence,
         ),
-        tasks=[_task(config, record, until) for record in records],
+        tasks=[_task(config, record, responses, until) for record in records],
         wall_s=wall_s,
     )
 
@@ -81,17 +85,19 @@ def _n_groups(column: NDArray[Any]) -> int:
     return len(np.unique(column[~missing].astype(str))) + int(missing.sum())
 
 
-def _task(config: RunConfig, record: TaskRecord, until: Any) -> shape.TaskResult:
+def _task(config: RunConfig, record: TaskRecord, responses: Responses, until: Any) -> shape.TaskResult:
     """Return one task's results; its model is saved by the last stage, if that prunes."""
     first = record.trials[0]
     stages = [stage for stage in ("regress", "curve", "prune", "finetune") if stage in first.wall_s]
     saved = first.prune is not None and until in stages
+    curves = _curves(config, record) if first.curve else None
     return shape.TaskResult(
         name=record.name,
         plugin=record.task.plugin,
         labels=record.task.summary(),
         regress=_regress(record),
-        curve=_curves(config, record) if first.curve else None,
+        curve=curves,
+        responses=_responses(config, record, curves, responses) if curves else [],
         prune=_prune(record) if first.prune else None,
         finetune=_finetune(record) if first.finetune else None,
         wall_s={stage: sum(trial.wall_s[stage] for trial in record.trials) for stage in stages},
@@ -108,17 +114,17 @@ def _regress(record: TaskRecord) -> shape.RegressResult:
             tap=fits[0].tap,
             n_filters=fits[0].n_filters,
             validation_rmse=fits[0].validation_rmse,
-            metrics=_over_trials([fit.metrics for fit in fits]),
+            metrics=over_trials([fit.metrics for fit in fits]),
         )
         for fits in zip(*(trial.taps for trial in trials), strict=True)
     ]
-    baseline = _over_trials([trial.baseline for trial in trials])
+    baseline = over_trials([trial.baseline for trial in trials])
     classifiers = [trial.classifier for trial in trials if trial.classifier is not None]
     return shape.RegressResult(
         taps=taps,
         best_tap=trials[0].best_tap,
         baseline=baseline,
-        classifier=_over_trials(classifiers) if classifiers else None,
+        classifier=over_trials(classifiers) if classifiers else None,
         confusion=trials[0].confusion,
     )
 
@@ -139,6 +145,17 @@ def _curves(config: RunConfig, record: TaskRecord) -> shape.CurveResult:
     )
 
 
+def _responses(
+    config: RunConfig, record: TaskRecord, curves: shape.CurveResult, responses: Responses
+) -> list[shape.FilterResponse]:
+    """Return how the best tap's most telling filter responds to a task's continuous labels."""
+    assert record.trials[0].regress is not None
+    best = record.trials[0].regress.best_tap
+    kept = next(curve.keep_set for curve in curves.taps if curve.tap == best)
+    train = record.task.split(seed_of_trial(config.seed, 0)).train
+    return responses_to(record.task, responses, best, closest_filter(record.task, responses, best, kept, train))
+
+
 def _tap_curve(config: RunConfig, tap: str, trials: list[Curve], n_filters: int) -> shape.TapCurve:
     """Return one tap's curve in the reported trial, and how often each filter is chosen in any."""
     choice = choose(trials, n_filters, config.prune)
@@ -147,6 +164,7 @@ def _tap_curve(config: RunConfig, tap: str, trials: list[Curve], n_filters: int)
     return shape.TapCurve(
         tap=tap,
         full_rmse=trials[0].unpruned_rmse,
+        keep_set=[int(index) for index in choice.support],
         probability=None if probability is None else [round(float(share), 4) for share in probability],
         **_points(trials[0], choice.knee, choice.notes),
     )
@@ -180,8 +198,8 @@ def _prune(record: TaskRecord) -> shape.PruneResult:
         base=base,
         unpruned_at_cut=pruned.cost_at_cut,
         macs_note=pruned.macs_note,
-        metrics_unpruned=_over_trials([trial.metrics_unpruned for trial in trials]),
-        metrics_pruned=_over_trials([trial.metrics_pruned for trial in trials]),
+        metrics_unpruned=over_trials([trial.metrics_unpruned for trial in trials]),
+        metrics_pruned=over_trials([trial.metrics_pruned for trial in trials]),
         confusion=pruned.confusion,
     )
 
@@ -190,7 +208,7 @@ def _finetune(record: TaskRecord) -> shape.FinetuneResult:
     """Return the reported trial's epochs and the metrics over the trials."""
     trials = [trial.finetune for trial in record.trials if trial.finetune is not None]
     return shape.FinetuneResult(
-        metrics=_over_trials([trial.metrics for trial in trials]),
+        metrics=over_trials([trial.metrics for trial in trials]),
         confusion=trials[0].confusion,
         epochs=[
             shape.Epoch(
@@ -238,7 +256,7 @@ def _points(curve: Curve, knee: int, notes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _over_trials(metrics: Sequence[dict[str, float]]) -> shape.Metrics:
+def over_trials(metrics: Sequence[dict[str, float]]) -> shape.Metrics:
     """Return each metric's mean and sample standard deviation over the trials in which it is known."""
     combined: shape.Metrics = {}
     for name in metrics[0]:

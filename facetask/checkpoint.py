@@ -19,8 +19,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor, nn
 
+from facetask.alignment import N_IBUG, five_points, is_known
 from facetask.errors import CheckpointError, FacetaskError, RunDirError, WeightsError
 from facetask.kinds import TaskSpec
+from facetask.landmarks import landmark_finder
 from facetask.network import BaseNetwork, Round, following, load_state, trace_architecture
 from facetask.preprocessing import Preprocessing
 from facetask.records import Flip, Kind
@@ -28,6 +30,8 @@ from facetask.stages.prune import build_pruned
 from facetask.task_kind import Decision
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from facetask.plugin_manager import PluginManager
     from facetask.records import Architecture
     from facetask.surgery import ChannelGraph
@@ -110,25 +114,51 @@ class FaceModel(nn.Module):
         outputs: Tensor = self.network(x)
         return outputs
 
-    def predict(self, paths: Sequence[str | os.PathLike[str]], batch_size: int = 32) -> Iterator[dict[str, Any]]:
+    def predict(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        batch_size: int = 32,
+        landmarks: NDArray[np.float64] | None = None,
+    ) -> Iterator[dict[str, Any]]:
         """Yield the task's value for each image file, preprocessed as in training.
 
         Each is a dict with ``value`` and, by the task's kind, ``unit``, ``score`` or ``regressed``. Of several labels,
-        ``value`` (0 or 1) and ``score`` are dicts by label.
+        ``value`` (0 or 1) and ``score`` are dicts by label. Where the model wants aligned faces, ``face_found`` says
+        whether this one was.
+
+        Args:
+            paths: The images.
+            batch_size: Images per forward pass.
+            landmarks: The faces' 68, 5 or 2 landmarks in pixels, ``(n, k, 2)``, NaN where unknown, for a model of
+                aligned faces; by default they are found by dlib.
 
         Raises:
             DataError: If an image cannot be read.
+            WeightsError: If landmarks are to be found, and dlib or its predictor is not installed.
         """
         kind = self.task.behaviour()
         for start in range(0, len(paths), batch_size):
+            batch = [Path(path) for path in paths[start : start + batch_size]]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's, on damaged EXIF data beside sound pixels
-                pixels = np.stack([self.preprocessing.load(Path(path)) for path in paths[start : start + batch_size]])
+                points = self._points(batch, None if landmarks is None else landmarks[start : start + batch_size])
+                pixels = np.stack([self.preprocessing.load(*pair) for pair in zip(batch, points, strict=True)])
             with torch.inference_mode():
                 inputs = self.preprocessing.normalise(torch.from_numpy(pixels).to(self.network.head.weight.device))
                 outputs = self(inputs).double().cpu().numpy()
-            for prediction in kind.activate(outputs):
-                yield kind.describe(prediction, self.description.decision)
+            for prediction, own in zip(kind.activate(outputs), points, strict=True):
+                described = kind.describe(prediction, self.description.decision)
+                yield described if own is None else {**described, "face_found": bool(is_known(own))}
+
+    def _points(
+        self, paths: Sequence[Path], landmarks: NDArray[np.float64] | None
+    ) -> Sequence[NDArray[np.float64] | None]:
+        """Return the points that images are aligned by, ``(5, 2)`` each; None for a model of other faces."""
+        if self.preprocessing.face is None:
+            return [None] * len(paths)
+        if landmarks is None:
+            landmarks = landmark_finder()(paths).reshape(len(paths), N_IBUG, 2)
+        return list(five_points(landmarks))
 
 
 def save_model(

@@ -42,8 +42,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-plugins_app = typer.Typer(help="List and check plugins.", no_args_is_help=True)
+plugins_app = typer.Typer(help="List, check and start plugins.", no_args_is_help=True)
 app.add_typer(plugins_app, name="plugins")
+data_app = typer.Typer(help="Look at a run's data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 Config = Annotated[Path, typer.Argument(help="The run's YAML file.", metavar="CONFIG")]
 Out = Annotated[Path | None, typer.Option("--out", help="The run's folder; by default runs/ and CONFIG's name.")]
@@ -177,6 +179,30 @@ def cost(
 
 
 @app.command()
+def filters(
+    folder: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN_DIR")],
+    task: Annotated[str | None, typer.Option("--task", help="Of this task only.")] = None,
+    tap: Annotated[str | None, typer.Option("--tap", help="At this tap; by default at each task's best.")] = None,
+    index: Annotated[
+        int | None, typer.Option("--filter", help="Its response; by default the kept filter closest to the label.")
+    ] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option("--compare", metavar="SELECTOR", help="Compare selectors; all for every one.")
+    ] = None,
+    images: Annotated[
+        bool, typer.Option("--images", help="Write the photographs that drive the filter most and least.")
+    ] = False,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Draw a run's filters into RUN_DIR/filters: curves, which tasks share which, responses, selectors."""
+    from facetask.pictures import Wish, write_pictures
+    from facetask.progress import Console
+
+    wish = Wish(task=task, tap=tap, filter=index, selectors=tuple(compare or ()), images=images)
+    write_pictures(folder, wish, _plugins(plugins_dir), Console())
+
+
+@app.command()
 def env() -> None:
     """Print versions, processor and git revision as JSON."""
     from facetask.environment import environment
@@ -215,6 +241,36 @@ def plugins_check(plugins_dir: PluginsDir = None) -> None:
         print(f"{'FAILED' if problem else 'ok':8}{entry.kind} {entry.name}{': ' + problem if problem else ''}")
     if failures:
         raise PluginError(f"{failures} of the plugins fail")
+
+
+@plugins_app.command("new")
+def plugins_new(
+    kind: Annotated[str, typer.Argument(help="task, selector, architecture or dataset.", metavar="KIND")],
+    name: Annotated[str, typer.Argument(help="The plugin's name: lower-case words joined by hyphens.", metavar="NAME")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The package's folder; by default facetask-KIND-NAME.")
+    ] = None,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Write a package with a plugin that works, its tests and a run that uses it, for you to change."""
+    from facetask.scaffold import new_plugin
+
+    folder = new_plugin(kind, name, out, _plugins(plugins_dir))
+    print(f"{folder}: written; its README.md says how to install, test and run it")
+
+
+@data_app.command("describe")
+def data_describe(
+    config: Config, override: Override = None, as_json: AsJson = False, plugins_dir: PluginsDir = None
+) -> None:
+    """Print counts, labels, groups, copies and the first split, without looking at the base network."""
+    from facetask.describe import describe_data
+    from facetask.describe_text import description_lines
+    from facetask.progress import Console
+
+    plugins = _plugins(plugins_dir)
+    found = describe_data(_load(config, override, plugins), plugins, Console())
+    print(json.dumps(found.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(description_lines(found)))
 
 
 def _run(

@@ -103,16 +103,55 @@ class BaseNetworkConfig(_Section):
         return self
 
 
+def _pattern(pattern: str) -> str:
+    """Refuse a pattern that names one column only."""
+    if pattern.count("{}") != 1:
+        raise ValueError(f"expected a column's name with {{}} in place of the landmark's index, found {pattern!r}")
+    return pattern
+
+
+_Pattern = Annotated[str, AfterValidator(_pattern)]
+_Place = tuple[float, float]
+
+
+class AlignConfig(_Section):
+    """How faces are turned, scaled and shifted so that they lie where the base network expects them.
+
+    Attributes:
+        landmarks: ``columns`` of the dataset's table, or ``detect`` them by dlib (extra ``landmarks``).
+        x: Name of a landmark's column of x, in pixels, ``{}`` standing for its index from 0: 68 (iBUG), 5 (eyes, nose
+            tip, corners of the mouth, as the viewer sees them from the left) or 2 (eyes). CelebA's names need none.
+        y: Name of a landmark's column of y, which grows downwards.
+        margin: Share of the network's own framing that is added on each side of a face; below 0 it is taken away.
+        to: Where the five points shall lie, as shares of the input's width and height; null: as the network says.
+    """
+
+    landmarks: Literal["columns", "detect"]
+    x: _Pattern = "x{}"
+    y: _Pattern = "y{}"
+    margin: Annotated[float, Field(gt=-0.5)] = 0.0
+    to: tuple[_Place, _Place, _Place, _Place, _Place] | None = None
+
+    @model_validator(mode="after")
+    def _eyes_are_apart(self) -> AlignConfig:
+        if self.to is not None and self.to[0][0] >= self.to[1][0]:
+            raise ValueError("to: the first place is that of the eye on the left, the second of the one on the right")
+        return self
+
+
 class DataConfig(PluginChoice):
     """The dataset.
 
     Attributes:
         max_bad_share: Share of unreadable images above which the run stops.
-        crop: Share of its width and height that every image loses on each side, where faces are framed loosely.
+        crop: Share of its width and height that every image loses on each side, where faces are framed loosely; with
+            ``align`` that holds for images on which no face is known.
+        align: Faces are aligned by their landmarks; null: images are taken as they are.
     """
 
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     crop: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    align: AlignConfig | None = None
 
 
 def _sum_to_one(fractions: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -8,19 +8,23 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facetask.context import run_context
 from facetask.errors import DataError, first_names
 from facetask.preprocessing import open_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from facetask.progress import Advance
-    from facetask.records import FaceData
+    from facetask.config import DataConfig
+    from facetask.plugin_manager import PluginManager
+    from facetask.progress import Advance, Reporter
+    from facetask.records import Dataset, FaceData
 
 DIGEST_SIZE = 16
 SCAN_BATCH = 256
@@ -34,15 +38,29 @@ class Images:
         data: The dataset without the images that cannot be read.
         digests: Content digest of each image file, ``(n,)`` of 16 bytes.
         bad: Message for each image that was left out.
+        points: Five points of each image's face, ``(n, 5, 2)`` in its pixels, NaN where unknown; None where faces are
+            not aligned.
     """
 
     data: FaceData
     digests: NDArray[np.void]
     bad: tuple[str, ...]
+    points: NDArray[np.float64] | None = None
+
+    @cached_property
+    def keys(self) -> NDArray[np.void]:
+        """Digest of all that an image's pixels depend on besides the preprocessing, ``(n,)`` of 16 bytes."""
+        if self.points is None:
+            return self.digests
+        both = zip(self.digests, self.points, strict=True)
+        keys = [
+            hashlib.blake2b(digest.tobytes() + own.tobytes(), digest_size=DIGEST_SIZE).digest() for digest, own in both
+        ]
+        return np.array(keys, dtype=self.digests.dtype)
 
     def fingerprint(self) -> str:
         """Return a digest of all images in their order."""
-        return hashlib.blake2b(self.digests.tobytes(), digest_size=DIGEST_SIZE).hexdigest()
+        return hashlib.blake2b(self.keys.tobytes(), digest_size=DIGEST_SIZE).hexdigest()
 
 
 def content_digest(path: Path) -> bytes:
@@ -52,6 +70,30 @@ def content_digest(path: Path) -> bytes:
         OSError: If the file cannot be read.
     """
     return hashlib.blake2b(path.read_bytes(), digest_size=DIGEST_SIZE).digest()
+
+
+def load_images(
+    config: DataConfig,
+    plugins: PluginManager,
+    reporter: Reporter,
+    known_good: Callable[[bytes], bool] = lambda digest: False,
+) -> Images:
+    """Return the usable images of the dataset that a configuration names; the others are reported.
+
+    Raises:
+        PluginError: If the dataset plugin is unknown or cannot be imported.
+        DataError: If the dataset cannot be read, or too many of its images.
+    """
+    dataset: Dataset = plugins.find("dataset", config.name)  # type: ignore[assignment]
+    with run_context(plugins, reporter):
+        data = dataset.load(config.params)
+    with reporter.bar("images", len(data)) as advance:
+        images = scan_images(data, config.max_bad_share, known_good=known_good, advance=advance)
+    if images.bad:
+        reporter.warn(
+            f"{len(images.bad)} of {len(data)} images cannot be read and are left out: {first_names(images.bad)}"
+        )
+    return images
 
 
 def scan_images(

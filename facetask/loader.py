@@ -110,7 +110,7 @@ class ImageLoader:
         if not batches:
             return  # and start no workers for nothing
         decoded: DataLoader[Any] = DataLoader(
-            _Pixels([self.images.data.paths[row] for row in rows], self.preprocessing),  # type: ignore[arg-type]
+            _Pixels(self.images, rows, self.preprocessing),  # type: ignore[arg-type]
             batch_sampler=batches,  # type: ignore[arg-type]
             num_workers=self._n_workers(len(rows)),
             collate_fn=_collate,
@@ -134,8 +134,9 @@ class ImageLoader:
 class _Pixels:
     """A torch map-style dataset of (index, pixels or error message)."""
 
-    def __init__(self, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
-        self._paths = [str(path) for path in paths]
+    def __init__(self, images: Images, rows: NDArray[np.intp], preprocessing: Preprocessing) -> None:
+        self._paths = [str(images.data.paths[row]) for row in rows]
+        self._points = None if images.points is None else images.points[rows]
         self._preprocessing = preprocessing
 
     def __len__(self) -> int:
@@ -145,7 +146,8 @@ class _Pixels:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, on damaged EXIF data beside sound pixels
             try:
-                return self._preprocessing.load(Path(self._paths[index]))
+                points = None if self._points is None else self._points[index]
+                return self._preprocessing.load(Path(self._paths[index]), points)
             except DataError as error:
                 return str(error)
 

@@ -85,12 +85,13 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 def _text(row: Mapping[str, Any]) -> str:
     """Return a prediction as a line for a reader."""
     value = row["value"]
+    alone = "" if row.get("face_found", True) else " (no face found: taken as it is)"
     if isinstance(value, dict):
-        return ", ".join(f"{label} {found} ({row['score'][label]:.2f})" for label, found in value.items())
+        return ", ".join(f"{label} {found} ({row['score'][label]:.2f})" for label, found in value.items()) + alone
     values = [f"{number:.4g}" if isinstance(number, float) else str(number) for number in _listed(value)]
     unit = f" {row['unit']}" if row.get("unit") else ""
     score = f" ({row['score']:.2f})" if "score" in row else ""
-    return f"{', '.join(values)}{unit}{score}"
+    return f"{', '.join(values)}{unit}{score}{alone}"
 
 
 def _listed(value: Any) -> list[Any]:

@@ -6,20 +6,27 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from facetask.alignment import POINTS, is_known, with_margin
 from facetask.checkpoint import load_base
 from facetask.context import run_context
-from facetask.data import Images, scan_images
-from facetask.errors import ConfigError, first_names
+from facetask.data import Images, load_images
+from facetask.errors import ConfigError, PluginError, first_names
+from facetask.landmarks import DETECTED_LICENCE, face_points
 from facetask.loader import ImageLoader
 from facetask.network import BaseNetwork, load_network
 from facetask.responses import ResponseCache, Responses, collect_responses
 from facetask.satellite import Satellite, load_satellites, seed_of_trial
 
 if TYPE_CHECKING:
-    from facetask.config import ComputeConfig, RunConfig
+    from numpy.typing import NDArray
+
+    from facetask.config import AlignConfig, ComputeConfig, RunConfig
     from facetask.plugin_manager import PluginManager
+    from facetask.preprocessing import Preprocessing
     from facetask.progress import Reporter
-    from facetask.records import Dataset, Selector
+    from facetask.records import Selector
 
 
 @dataclass(frozen=True)
@@ -58,17 +65,11 @@ def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Ma
         reporter.warn(
             f"surgery does not know {frozen.operation} at {frozen.where}: {first_names(frozen.taps)} stay whole"
         )
-    dataset: Dataset = plugins.find("dataset", config.data.name)  # type: ignore[assignment]
-    with run_context(plugins, reporter):
-        data = dataset.load(config.data.params)
     cache = ResponseCache(network.fingerprint(), sum(tap.n_filters for tap in network.graph.taps))
-    with reporter.bar("images", len(data)) as advance:
-        images = scan_images(data, config.data.max_bad_share, known_good=cache.__contains__, advance=advance)
-    if images.bad:
-        reporter.warn(
-            f"{len(images.bad)} of {len(data)} images cannot be read and are left out: {first_names(images.bad)}"
-        )
+    images = load_images(config.data, plugins, reporter, cache.__contains__)
     with run_context(plugins, reporter):
+        if config.data.align is not None:
+            images = replace(images, points=_points(images, config.data.align, reporter))
         tasks = load_satellites(config.satellite_tasks, config.split, images.data, plugins)
     for task in tasks:
         for note in task.given.notes:
@@ -110,15 +111,53 @@ def _network(config: RunConfig, plugins: PluginManager) -> BaseNetwork:
     else:
         assert base.name is not None
         network = load_network(base.name, base.params, plugins)
-    return replace(network, preprocessing=replace(network.preprocessing, crop=config.data.crop))
+    where = f"base network {base.name or base.model}"
+    face = None if config.data.align is None else _wanted_face(network.preprocessing, config.data.align, where)
+    return replace(network, preprocessing=replace(network.preprocessing, crop=config.data.crop, face=face))
+
+
+def _wanted_face(preprocessing: Preprocessing, align: AlignConfig, where: str) -> tuple[tuple[float, float], ...]:
+    """Return where faces shall lie in the network's input: as the configuration says, else as the network wants it.
+
+    Raises:
+        ConfigError: If neither is known.
+        PluginError: If the architecture's own are no five points.
+    """
+    face, (height, width) = preprocessing.face, preprocessing.size
+    if align.to is not None:
+        face = tuple((x * width - 0.5, y * height - 0.5) for x, y in align.to)
+    if face is None:
+        raise ConfigError(
+            f"data.align: {where} does not say where it wants a face to lie; give data.align.to, the places of "
+            f"{', '.join(POINTS)} as shares of its input's width and height, such as "
+            "[[0.32, 0.31], [0.67, 0.31], [0.49, 0.51], [0.34, 0.69], [0.65, 0.69]], or leave align out"
+        )
+    points = np.array(face, dtype=np.float64)
+    if points.shape != (len(POINTS), 2) or not np.isfinite(points).all() or not is_known(points):
+        raise PluginError(f"{where}: preprocessing.face must be five (x, y) in pixels, both eyes apart; found {face}")
+    return with_margin(face, preprocessing.size, align.margin)
+
+
+def _points(images: Images, align: AlignConfig, reporter: Reporter) -> NDArray[np.float64]:
+    """Return the points that images are aligned by, ``(n, 5, 2)``; report where there are none."""
+    points = face_points(images.data, align)
+    unknown = np.flatnonzero(~is_known(points))
+    if align.landmarks == "detect":
+        reporter.line(f"align: {DETECTED_LICENCE}")
+    if len(unknown):
+        names = first_names([images.data.paths[row].name for row in unknown])
+        reporter.warn(
+            f"align: no face is known on {len(unknown)} of {len(points)} images, which are used as they are: {names}"
+        )
+    return points
 
 
 def respond(materials: Materials, reporter: Reporter) -> Responses:
     """Return all taps' responses for all images, in one forward pass."""
     graph, images = materials.network.graph, materials.images
     start = time.perf_counter()
-    cached = sum(digest.tobytes() in materials.cache for digest in images.digests)
-    with reporter.bar("responses", len(images.digests)) as advance:
+    cached = sum(key.tobytes() in materials.cache for key in images.keys)
+    with reporter.bar("responses", len(images.keys)) as advance:
         matrix = collect_responses(graph.responder(), materials.loader, materials.cache, advance)
     wall_s = time.perf_counter() - start
     n = len(matrix)

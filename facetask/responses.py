@@ -8,6 +8,7 @@ images never seen, and an interrupted pass goes on where it stopped.
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from facetask.progress import Advance
 
 SHARD_ROWS = 1024
+MOST_BYTES_IN_MEMORY = 2**30
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,12 @@ class ResponseCache:
         return len(self._place)
 
     def read(self, digests: NDArray[np.void]) -> NDArray[np.float32]:
-        """Return the responses of cached images, ``(n, width)``."""
-        rows = np.empty((len(digests), self._width), dtype=np.float32)
+        """Return the responses of cached images, ``(n, width)``; beyond a gibibyte as a memory map.
+
+        Raises:
+            RunDirError: If there is no room on disk for the memory map.
+        """
+        rows = self._room(len(digests))
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for target, digest in enumerate(digests):
             shard, source = self._place[digest.tobytes()]
@@ -104,6 +110,22 @@ class ResponseCache:
                 "another folder"
             ) from None
         self._index(keys)
+
+    def _room(self, n: int) -> NDArray[np.float32]:
+        """Return room for n rows: in memory, or mapped to a nameless file, of which the system keeps what it can."""
+        n_bytes = 4 * n * self._width
+        if n_bytes <= MOST_BYTES_IN_MEMORY:
+            return np.empty((n, self._width), dtype=np.float32)
+        try:
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process in the middle of a write
+                    os.posix_fallocate(file.fileno(), 0, n_bytes)
+                return np.memmap(file, np.float32, "r+", shape=(n, self._width))
+        except OSError as error:
+            raise RunDirError(
+                f"{self._folder}: no room for {n} images' responses, {n_bytes / 1e9:.1f} GB ({error.strerror}); make "
+                "room, or set FACETASK_CACHE to another folder"
+            ) from None
 
     def _index(self, keys: Path) -> None:
         """Note which images a shard holds; a damaged shard is passed over and its images computed again."""
@@ -136,7 +158,7 @@ def collect_responses(
         DataError: If an image cannot be read any more.
         RunDirError: If the cache cannot be written.
     """
-    digests = loader.images.digests
+    digests = loader.images.keys
     todo = _first_of_each(digests, cache)
     advance(len(digests) - len(todo))
     pending: list[tuple[NDArray[np.intp], NDArray[np.float32]]] = []

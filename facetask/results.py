@@ -62,11 +62,33 @@ class TapCurve(_Result):
     rmse: list[float] = Field(description="Validation RMSE at each point.")
     knee: int = Field(description="Filters kept at the knee, by the configured rule.")
     full_rmse: float = Field(description="Validation RMSE of all of the tap's filters.")
+    keep_set: list[int] = Field(default_factory=list, description="The filters that the rule keeps, sorted.")
     probability: list[float] | None = Field(
         default=None,
         description="Share of the draws in which each filter is among as many as the knee keeps; null for one draw.",
     )
     notes: list[str] = Field(default_factory=list)
+
+
+class ResponseBin(_Result):
+    """The images whose labels lie in one interval, five at least."""
+
+    label: float = Field(description="Mean label.")
+    response: float = Field(description="Mean response.")
+    low: float = Field(description="10th percentile of the responses.")
+    high: float = Field(description="90th percentile of the responses.")
+    n_images: int
+
+
+class FilterResponse(_Result):
+    """How one filter responds to a continuous label, over all labelled images."""
+
+    tap: str
+    filter: int = Field(description="In original numbering, from 0.")
+    output: int = Field(default=0, description="Which of the task's outputs, from 0.")
+    correlation: float | None = Field(description="Of response and label; null where the response is constant.")
+    n_images: int
+    bins: list[ResponseBin] = Field(description="Equally wide intervals of the label, ascending.")
 
 
 class GroupCurve(_Result):
@@ -191,6 +213,11 @@ class TaskResult(_Result):
     labels: LabelSummary
     regress: RegressResult
     curve: CurveResult | None = None
+    responses: list[FilterResponse] = Field(
+        default_factory=list,
+        description="Of the kept filter at the best tap that follows the label most closely, to each output; for "
+        "continuous and binned tasks.",
+    )
     prune: PruneResult | None = None
     finetune: FinetuneResult | None = None
     wall_s: dict[str, float] = Field(description="Seconds of each stage, summed over the trials.")

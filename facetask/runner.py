@@ -118,7 +118,8 @@ class _Run:
                 for warning in record.warnings(stage, self.config):
                     self.reporter.warn(warning)
             wall_s["total"] = time.perf_counter() - start
-            results = assemble(self.config, materials, records, self.until, wall_s, finished=stage == self.until)
+            finished = stage == self.until
+            results = assemble(self.config, materials, responses, records, self.until, wall_s, finished=finished)
             write_results(results, self.folder.results_path)
         write_report(results, self.folder.report_path)
         self.reporter.line(f"report: {self.folder.report_path}")

@@ -70,10 +70,7 @@ def check_architecture(record: Architecture, params: BaseModel | None = None) ->
     from facetask.stages.prune import build_pruned
     from facetask.surgery import ChannelGraph
 
-    _check_form(record)
-    params = _params(record, params)
-    where = f"architecture {record.name!r}"
-    with _blaming(where):
+    with _contract(record, params) as (where, params):
         module = record.build(params)
         preprocessing = record.preprocessing(params)
         weights = record.weights(params)
@@ -120,10 +117,8 @@ def check_task(record: Task, data: FaceData, params: BaseModel | None = None) ->
     Raises:
         PluginError: If the contract is broken.
     """
-    _check_form(record)
-    where = f"task {record.name!r}"
-    with _blaming(where):
-        labels, again = (record.labels(data, _params(record, params)) for _ in range(2))
+    with _contract(record, params) as (where, params):
+        labels, again = record.labels(data, params), record.labels(data, params)
         check_labels(labels, len(data), record.name)
         if np.isinf(labels.values).any():
             raise PluginError(f"{where}: values must be finite, or NaN where missing")
@@ -143,22 +138,19 @@ def check_dataset(record: Dataset, params: BaseModel | None = None) -> FaceData:
     Raises:
         PluginError: If the contract is broken.
     """
-    _check_form(record)
-    params = _params(record, params)
-    where = f"dataset {record.name!r}"
-    with _blaming(where):
+    with _contract(record, params) as (where, params):
         data, again = record.load(params), record.load(params)
-    if not isinstance(data, FaceData):
-        raise PluginError(f"{where}: must return FaceData, found {type(data).__name__}")
-    if data.paths != again.paths:
-        raise PluginError(f"{where}: two loads give different images or another order")
-    for name, column in data.columns.items():
-        if len(column) != len(data) or column.dtype not in (np.dtype(np.float64), np.dtype(object)):
-            raise PluginError(
-                f"{where}: column {name!r} must be float64 or object (n,), found {column.dtype} {column.shape}"
-            )
-    if data.group_column is not None and data.group_column not in data.columns:
-        raise PluginError(f"{where}: its group column {data.group_column!r} is no column")
+        if not isinstance(data, FaceData):
+            raise PluginError(f"{where}: must return FaceData, found {type(data).__name__}")
+        if data.paths != again.paths:
+            raise PluginError(f"{where}: two loads give different images or another order")
+        for name, column in data.columns.items():
+            if len(column) != len(data) or column.dtype not in (np.dtype(np.float64), np.dtype(object)):
+                raise PluginError(
+                    f"{where}: column {name!r} must be float64 or object (n,), found {column.dtype} {column.shape}"
+                )
+        if data.group_column is not None and data.group_column not in data.columns:
+            raise PluginError(f"{where}: its group column {data.group_column!r} is no column")
     return data
 
 
@@ -168,29 +160,26 @@ def check_selector(record: Selector, params: BaseModel | None = None) -> Selecti
     Raises:
         PluginError: If the contract is broken.
     """
-    _check_form(record)
-    params = _params(record, params)
-    where = f"selector {record.name!r}"
     path = SelectionPath(supports=())
-    for problem in (_as_needed(problem, record) for problem in toy_problems()):
-        with _blaming(where), threadpool_limits(1, user_api="blas"):  # as in a run
-            path, again = record.select(problem, params), record.select(problem, params)
-        if not isinstance(path, SelectionPath):
-            raise PluginError(f"{where}: must return a SelectionPath, found {type(path).__name__}")
-        if not path.supports:
-            raise PluginError(f"{where}: its path is empty")
-        for support in path.supports:
-            if not _is_support(support, problem.n_components):
-                raise PluginError(
-                    f"{where}: a support must be a one-dimensional integer array, sorted, unique, not empty and "
-                    f"within 0 … {problem.n_components - 1}, found {support!r}"
-                )
-        if path.strengths is not None and len(path.strengths) != len(path.supports):
-            raise PluginError(f"{where}: {len(path.strengths)} strengths for {len(path.supports)} supports")
-        with _blaming(where):
+    with _contract(record, params) as (where, params):
+        for problem in (_as_needed(problem, record) for problem in toy_problems()):
+            with threadpool_limits(1, user_api="blas"):  # as in a run
+                path, again = record.select(problem, params), record.select(problem, params)
+            if not isinstance(path, SelectionPath):
+                raise PluginError(f"{where}: must return a SelectionPath, found {type(path).__name__}")
+            if not path.supports:
+                raise PluginError(f"{where}: its path is empty")
+            for support in path.supports:
+                if not _is_support(support, problem.n_components):
+                    raise PluginError(
+                        f"{where}: a support must be a one-dimensional integer array, sorted, unique, not empty and "
+                        f"within 0 … {problem.n_components - 1}, found {support!r}"
+                    )
+            if path.strengths is not None and len(path.strengths) != len(path.supports):
+                raise PluginError(f"{where}: {len(path.strengths)} strengths for {len(path.supports)} supports")
             check_coefficients(path, columns_of(path.supports, problem.component), problem.moments)
-        if [support.tolist() for support in path.supports] != [support.tolist() for support in again.supports]:
-            raise PluginError(f"{where}: asked twice, it gives another path; draw random numbers from problem.seed")
+            if [support.tolist() for support in path.supports] != [support.tolist() for support in again.supports]:
+                raise PluginError(f"{where}: asked twice, it gives another path; draw random numbers from problem.seed")
     return path
 
 
@@ -301,9 +290,23 @@ def _toy_images(n: int, seed: int = 0, brightness: Any = None, warm: Any = None)
     return images
 
 
+@contextmanager
+def _contract(record: Record, params: BaseModel | None) -> Iterator[tuple[str, BaseModel]]:
+    """Check a record's form; give the words that name it and the params to try it with, and blame it for what fails."""
+    _check_form(record)
+    where = _where(record)
+    with _blaming(where):
+        yield where, _params(record, params)
+
+
+def _where(record: Record) -> str:
+    """Return the words that name a record in messages."""
+    return f"{type(record).__name__.lower()} {record.name!r}"
+
+
 def _check_form(record: Record) -> None:
     """Check a record's own fields."""
-    where = f"{type(record).__name__.lower()} {record.name!r}"
+    where = _where(record)
     if not record.name or record.name != record.name.strip() or " " in record.name:
         raise PluginError(f"{where}: a name must be one word, such as 'my-plugin'")
     if not (isinstance(record.params, type) and issubclass(record.params, BaseModel)):

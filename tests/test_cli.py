@@ -410,3 +410,15 @@ def test_the_module_runs_as_a_program(toy: Toy, finished: Finished) -> None:
     expected = next(load_model(finished.path / "model/tint", toy.plugins).predict([toy.images[0]]))
     assert row["value"] == expected["value"]
     assert np.isclose(row["score"], expected["score"])
+
+
+def test_filters_draws_pictures_and_refuses_what_the_run_lacks(
+    invoke: Invoke, refused: Callable[..., str], finished: Finished, tmp_path: Path
+) -> None:
+    folder = finished.copy(tmp_path)
+    found = invoke("filters", folder, "--task", "brightness", "--tap", "0", "--filter", 3)
+    assert found.exit_code == 0, found.output
+    assert (folder / "filters" / "response_brightness_0_3.png").is_file()
+    assert str(folder / "filters" / "curves_brightness.svg") in found.stderr.replace("\n", "")
+    assert "no tap '1'" in refused("filters", folder, "--tap", "1")
+    assert "results.json" in refused("filters", tmp_path / "nowhere")

@@ -627,6 +627,7 @@ def test_the_resolved_configuration_spells_every_default_out(load, tmp_path):
             "params": {"root": f"{tmp_path}/faces", "labels": "labels.csv", "extra": []},
             "max_bad_share": 0.05,
             "crop": 0.0,
+            "align": None,
         },
         "satellite_tasks": [
             {

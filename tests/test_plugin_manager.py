@@ -56,7 +56,7 @@ def test_records_are_found_by_kind_and_name() -> None:
     assert isinstance(manager.find("selector", "lasso"), Selector)
     assert isinstance(manager.find("dataset", "table"), Dataset)
     assert manager.find("selector", "lasso") is manager.find("selector", "lasso")
-    with pytest.raises(PluginError, match="unknown dataset 'lasso'; known: .*rendered-faces, table"):
+    with pytest.raises(PluginError, match=r"unknown dataset 'lasso'; known: .*rendered-faces, table"):
         manager.find("dataset", "lasso")
     with pytest.raises(PluginError, match="unknown selector 'laso'; did you mean 'lasso'"):
         manager.find("selector", "laso")
@@ -292,7 +292,10 @@ def test_a_wheel_has_its_plugins(tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    inside = ["plugins/selectors/lasso.py", "registry.yaml", "report/report.css", "report/report.html.j2", "py.typed"]
+    inside = [
+        *("plugins/selectors/lasso.py", "registry.yaml", "report/report.css", "report/report.html.j2", "py.typed"),
+        *("templates/package.toml", "templates/task/plugin.py", "templates/task/run.yaml"),
+    ]
     assert [name for name in inside if not (site / "facetask" / name).is_file()] == []
     assert not list(site.rglob("__pycache__"))
     elsewhere = tmp_path / "elsewhere"

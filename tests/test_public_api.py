@@ -42,6 +42,7 @@ NAMES = [
     "WeightsError",
     "__version__",
     "cache_folder",
+    "detect_landmarks",
     "did_you_mean",
     "hookimpl",
     "label_images",

@@ -71,6 +71,34 @@ def setting(tmp_path: Path) -> Setting:
     return Setting(toy_faces(tmp_path / "faces", n=22), Counting())
 
 
+def test_many_responses_lie_in_a_memory_map_that_leaves_no_file(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = setting.images()
+    expected = setting.collect(images)
+    before = sorted(cache_folder("responses").rglob("*"))
+    monkeypatch.setattr(module, "MOST_BYTES_IN_MEMORY", expected.nbytes - 1)
+    mapped = setting.collect(images)
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(mapped, expected)
+    assert sorted(cache_folder("responses").rglob("*")) == before
+    monkeypatch.setattr(module, "MOST_BYTES_IN_MEMORY", expected.nbytes)
+    assert not isinstance(setting.collect(images), np.memmap)
+
+
+def test_no_room_for_the_memory_map_is_an_error(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = setting.images()
+    setting.collect(images)
+    monkeypatch.setattr(module, "MOST_BYTES_IN_MEMORY", 1)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(RunDirError, match=r"no room for 22 images' responses, 0.0 GB \(No space left.*FACETASK_CACHE"):
+        setting.collect(images)
+
+
 def test_a_second_pass_computes_nothing_and_gives_the_same(setting: Setting) -> None:
     images, counted = setting.images(), []
     first = setting.collect(images, counted.append)

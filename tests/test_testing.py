@@ -186,7 +186,7 @@ def test_sound_tasks_pass(faces: FaceData) -> None:
     ("labels", "reason"),
     [
         ([1, 2], "must return Labels, found list"),
-        (replace(GOOD, kind="ordinal"), "the kind is none of continuous, binary, binned, nominal"),  # type: ignore[arg-type]
+        (replace(GOOD, kind="ordinal"), "the kind is none of continuous, binary, multilabel, binned, nominal"),  # type: ignore[arg-type]
         (replace(GOOD, flip="mirror"), "flip 'mirror' is none of keep, negate, never"),  # type: ignore[arg-type]
         (replace(GOOD, values=GOOD.values[:5]), r"with n = 6, found float64 \(5, 1\)"),
         (replace(GOOD, values=GOOD.values.astype(np.float32)), "found float32"),

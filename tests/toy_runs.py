@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,3 +152,18 @@ def process_environment(python_path: Path = ROOT, **variables: str | Path) -> di
     """Return the environment of a facetask process."""
     threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(python_path)}
     return {**os.environ, **threads, **{name: str(value) for name, value in variables.items()}}
+
+
+def run_python(folder: Path, *arguments: str | Path, python_path: str = str(ROOT)) -> str:
+    """Run Python in a folder, with the tests' own cache, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=process_environment(PYTHONPATH=python_path),
+        cwd=folder,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

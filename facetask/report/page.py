@@ -5,18 +5,38 @@ The template decides nothing but layout; what is shown, and in which words, is d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from facetask.report.format import count, duration
-from facetask.report.task_view import TaskView, task_view
-from facetask.results import Results
+from facetask.report.metrics import unit_of
+from facetask.report.selectors import selectors_figure, selectors_table
+from facetask.report.sharing import best_taps, filter_map, sharing_table
+from facetask.report.tables import Table
+from facetask.report.task_view import TaskView, figure_twice, task_view
+from facetask.results import Results, TaskResult
+
+if TYPE_CHECKING:
+    from facetask.comparison import Comparison
 
 _STAGES = ("regress", "curve", "prune", "finetune")
+_MOST_MAPS = 4
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A figure with its table and the name of what it shows."""
+
+    name: str
+    figure: Markup
+    table: Table
 
 
 @dataclass(frozen=True)
@@ -32,10 +52,17 @@ class PageView:
     trials: str
     step_names: list[str]
     has_sizes: bool
+    sharing: list[FigureView]
+    comparisons: dict[str, FigureView]
 
 
-def render_report(results: Results) -> str:
-    """Return a run's report as one self-contained HTML page."""
+def render_report(results: Results, comparisons: Sequence[Comparison] = ()) -> str:
+    """Return a run's report as one self-contained HTML page.
+
+    Args:
+        results: What the run measured.
+        comparisons: Comparisons of selectors that were made for some of its tasks.
+    """
     environment = Environment(
         loader=PackageLoader("facetask.report", "."),
         autoescape=True,
@@ -46,13 +73,13 @@ def render_report(results: Results) -> str:
     environment.filters["breakable"] = _breakable
     style = (files("facetask.report") / "report.css").read_text(encoding="utf-8")
     # The style sheet is ours; it is marked safe because quotes inside <style> must not be escaped.
-    return environment.get_template("report.html.j2").render(page=_page_view(results), style=Markup(style))
+    return environment.get_template("report.html.j2").render(page=_page_view(results, comparisons), style=Markup(style))
 
 
-def write_report(results: Results, path: Path) -> None:
+def write_report(results: Results, path: Path, comparisons: Sequence[Comparison] = ()) -> None:
     """Write a run's report as one self-contained HTML page, whole or not at all."""
     partial = path.with_suffix(".tmp")
-    partial.write_text(render_report(results), encoding="utf-8")
+    partial.write_text(render_report(results, comparisons), encoding="utf-8")
     partial.replace(path)
 
 
@@ -61,7 +88,39 @@ def _breakable(name: str) -> Markup:
     return Markup(str(escape(name)).replace(".", ".<wbr>").replace("_", "_<wbr>"))
 
 
-def _page_view(results: Results) -> PageView:
+def _sharing(tasks: Sequence[TaskResult]) -> list[FigureView]:
+    """Return which filters of the best taps each of several tasks keeps."""
+    views = []
+    for tap in best_taps(tasks)[:_MOST_MAPS]:
+        table = sharing_table(tasks, tap)
+        if table is not None:
+            views.append(FigureView(tap, figure_twice(partial(_map, tap), tasks), table))
+    return views
+
+
+def _map(tap: str, tasks: Sequence[TaskResult], width: int) -> str:
+    """Return the map of one tap."""
+    return filter_map(tasks, tap, width)
+
+
+def _comparisons(results: Results, comparisons: Sequence[Comparison]) -> dict[str, FigureView]:
+    """Return each task's comparison of selectors."""
+    tasks = {task.name: task for task in results.tasks}
+    views = {}
+    for found in comparisons:
+        task = tasks[found.task]
+        unit, chosen = unit_of(task.labels, "rmse"), task.curve.selector if task.curve else ""
+        figure = figure_twice(partial(_selectors, unit, chosen), found)
+        views[found.task] = FigureView(found.tap, figure, selectors_table(found, "rmse", unit))
+    return views
+
+
+def _selectors(unit: str, chosen: str, found: Comparison, width: int) -> str:
+    """Return the figure of a comparison."""
+    return selectors_figure(found, unit, chosen, width)
+
+
+def _page_view(results: Results, comparisons: Sequence[Comparison]) -> PageView:
     """Return the page's texts."""
     names = [task.name for task in results.tasks]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -79,6 +138,8 @@ def _page_view(results: Results) -> PageView:
         trials="one random partition" if results.trials == 1 else f"{results.trials} random partitions",
         step_names=max(([step.name for step in task.steps] for task in tasks), key=len),
         has_sizes=any(task.prune for task in results.tasks),
+        sharing=_sharing(results.tasks),
+        comparisons=_comparisons(results, comparisons),
     )
 
 

@@ -75,13 +75,20 @@ def render(chart: AnyChart, data: Mapping[str, Rows], description: str) -> str:
     return _themed(drawn, description)
 
 
+def write_svg(svg: str, path: Path) -> None:
+    """Write a figure as SVG in the light palette, on paper colour."""
+    path.write_text(_alone(svg) + "\n", encoding="utf-8")
+
+
 def write_png(svg: str, path: Path, scale: float = 2.0) -> None:
     """Write a figure as a PNG in the light palette, on paper colour."""
+    path.write_bytes(vl_convert.svg_to_png(_alone(svg), scale=scale))
+
+
+def _alone(svg: str) -> str:
+    """Return a figure with colours of its own, where no page gives it any."""
     plain = _VARIABLE.sub(r"\1", svg)
-    backed = re.sub(
-        r"(<svg[^>]*>)", rf'\1<rect width="100%" height="100%" fill="{PALETTE["paper"]}" />', plain, count=1
-    )
-    path.write_bytes(vl_convert.svg_to_png(backed, scale=scale))
+    return re.sub(r"(<svg[^>]*>)", rf'\1<rect width="100%" height="100%" fill="{PALETTE["paper"]}" />', plain, count=1)
 
 
 def _themed(svg: str, description: str) -> str:

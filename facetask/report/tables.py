@@ -23,6 +23,12 @@ class Table:
     share: dict[tuple[int, int], float] = field(default_factory=dict)
 
 
+def as_markdown(table: Table) -> str:
+    """Return a table as Markdown text."""
+    lines = [table.head, ["---"] * len(table.head), *table.rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '¦') for cell in line)} |\n" for line in lines)
+
+
 def before_after_table(task: TaskResult) -> Table:
     """Return the networks from base to finetuned: what they cost and how good they are."""
     kind = task.labels.kind

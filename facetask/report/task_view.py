@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from markupsafe import Markup
 
-from facetask.report import confusion, figures, panels, stability
+from facetask.report import confusion, figures, panels, response, stability
 from facetask.report.format import DASH, count, duration, human_bytes, human_count, is_number, ordinal, reduction
 from facetask.report.labels_view import LabelsView, labels_view
 from facetask.report.marks import WIDTH
@@ -22,9 +24,10 @@ from facetask.report.tables import (
     thresholds_table,
     trials_table,
 )
-from facetask.results import CurveResult, Metric, Results, TaskResult
+from facetask.results import CurveResult, FilterResponse, Metric, Results, TaskResult
 
 _NARROW = 440
+Subject = TypeVar("Subject")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class TaskView:
     curve_unit: str
     stability_figure: Markup
     draws: str
+    response_figures: list[Markup]
+    response_filter: str
     tap_panels: Markup
     group_panels: Markup
     kept_figure: Markup
@@ -119,21 +124,23 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         size_change=reduction(prune.size_reduction) if prune else DASH,
         macs_change=reduction(prune.macs_reduction) if prune else DASH,
         tiles=_tiles(task, steps, style(main).label),
-        accuracy_figure=_figure(figures.layer_accuracy, task),
-        curves_figure=_figure(figures.characteristic_curves, task),
+        accuracy_figure=figure_twice(figures.layer_accuracy, task),
+        curves_figure=figure_twice(figures.characteristic_curves, task),
         selector=task.curve.selector if task.curve else "",
         knee_rule=_knee_rule(task.curve) if task.curve else "",
         thresholds=thresholds_table(task),
         curve_unit=task.curve.unit if task.curve else "",
-        stability_figure=_figure(stability.selection_probability, task),
+        stability_figure=figure_twice(stability.selection_probability, task),
         draws=_draws(task.curve, len(task.trials)) if task.curve else "",
-        tap_panels=_figure(panels.tap_panels, task),
-        group_panels=_figure(panels.group_panels, task),
-        kept_figure=_figure(figures.kept_filters, task),
-        training_figure=_figure(figures.training_curve, task),
+        response_figures=[figure_twice(partial(_response, found), task) for found in task.responses if found.bins],
+        response_filter=_response_filter(task),
+        tap_panels=figure_twice(panels.tap_panels, task),
+        group_panels=figure_twice(panels.group_panels, task),
+        kept_figure=figure_twice(figures.kept_filters, task),
+        training_figure=figure_twice(figures.training_curve, task),
         before_after=before_after_table(task),
         parts=parts_table(task, main),
-        confusion_figure=_figure(confusion.confusion_matrix, task),
+        confusion_figure=figure_twice(confusion.confusion_matrix, task),
         confusion_step=confusion.last_confusion(task)[0],
         conv_note=reduction(prune.conv_size_reduction) if prune else "",
         macs_note=prune.macs_note if prune else "",
@@ -173,12 +180,22 @@ def _draws(curve: CurveResult, trials: int) -> str:
     return counted + (f" and {resamples} bootstrap resamples of their training images" if resamples > 0 else "")
 
 
-def _figure(draw: Callable[[TaskResult, int], str], task: TaskResult) -> Markup:
+def _response(found: FilterResponse, task: TaskResult, width: int) -> str:
+    """Return the figure of a filter's response."""
+    return response.filter_response(task, found, width)
+
+
+def _response_filter(task: TaskResult) -> str:
+    """Return which filter's response is drawn."""
+    return f"filter {task.responses[0].filter} of {task.responses[0].tap}" if task.responses else ""
+
+
+def figure_twice(draw: Callable[[Subject, int], str], subject: Subject) -> Markup:
     """Return a figure twice, for wide and for narrow windows; the style sheet shows one of them.
 
     A figure is safe to embed: it was parsed and serialised as XML, so that names inside it are escaped.
     """
-    wide, narrow = (draw(task, width) for width in (WIDTH, _NARROW))
+    wide, narrow = (draw(subject, width) for width in (WIDTH, _NARROW))
     return (
         Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(Markup(wide), Markup(narrow))
         if wide

@@ -72,8 +72,8 @@ class Regression:
 
 def regress(responses: Responses, task: Satellite, split: Split) -> Regression:
     """Regress the task on every tap; the best tap is chosen on validation, metrics are taken on test."""
-    y, scale = scaled_targets(task, split)
-    fits = tuple(_fit(tap, responses.tap(tap), y, scale, task, split) for tap in responses.columns)
+    _, scale = scaled_targets(task, split)
+    fits = tuple(fit_tap(tap, responses.tap(tap), task, split) for tap in responses.columns)
     best = min(fits, key=lambda fit: (fit.dead, fit.validation_rmse))
     kind = task.kind
     trivial = [kind.baseline(task.targets[split.train], len(part)) for part in (split.validation, split.test)]
@@ -93,15 +93,16 @@ def scaled_targets(task: Satellite, split: Split) -> tuple[NDArray[np.float64], 
     return targets / scale, scale
 
 
-def _fit(
-    tap: str,
-    x: NDArray[np.float32],
-    y: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    task: Satellite,
-    split: Split,
-) -> TapFit:
-    """Fit one tap."""
+def fit_tap(tap: str, x: NDArray[np.float32], task: Satellite, split: Split) -> TapFit:
+    """Regress the task on one tap.
+
+    Args:
+        tap: The tap.
+        x: Responses of all images to its filters, or to some of them, ``(n_images, n_filters)``.
+        task: The satellite task.
+        split: The trial's partition.
+    """
+    y, scale = scaled_targets(task, split)
     train, validation = split.train, split.validation
     parts = known_together(x[train], y[train], x[validation], y[validation])
     tuned = tune_known(parts, together=task.kind.one_strength)

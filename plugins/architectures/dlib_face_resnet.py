@@ -19,9 +19,12 @@ from torch.nn import functional
 
 from facetask import Architecture, ConfigPath, Params, Preprocessing, Weights, WeightsError, hookimpl, package_file
 from facetask.plugins.architectures.dlib_dat import Layer, read_layers
+from facetask.plugins.architectures.mean_face import chip
 
 _FILE = "dlib_face_recognition_resnet_model_v1.dat"
 _MEAN = (122.782, 117.001, 104.298)
+_SIDE = 150
+_CHIP_PADDING = 0.25  # of the chips on which dlib computes its descriptors
 _STEM_WIDTH = 32
 _BLOCKS = {  # name: output channels
     "32_1": 32,
@@ -227,7 +230,9 @@ def facetask_architectures() -> list[Architecture]:
             name="dlib-face-resnet",
             build=lambda params: DlibFaceResNet(),
             weights=weights,
-            preprocessing=lambda params: Preprocessing(size=(150, 150), colour="rgb", mean=_MEAN, std=(256.0,) * 3),
+            preprocessing=lambda params: Preprocessing(
+                size=(_SIDE, _SIDE), colour="rgb", mean=_MEAN, std=(256.0,) * 3, face=chip(_SIDE, _CHIP_PADDING)
+            ),
             params=DlibFaceResNetParams,
         )
     ]

@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from facetask import Architecture, ConfigPath, Params, Preprocessing, Weights, WeightsError, hookimpl, read_state_dict
+from facetask.plugins.architectures.mean_face import upright
 
 _SIZE = 128
 _EMBEDDING = 256
 _FLATTENED = 128 * 8 * 8
+_FACE = upright(eyes_y=40, mouth_y=88, centre_x=64)  # the publisher's test images: ec_y 40, ec_mc_y 48
 _PUBLISHER = "https://github.com/AlfredXiangWu/LightCNN"
 
 _FOLLOWS_9 = {
@@ -241,7 +243,12 @@ def _architecture(
         build=lambda params: network(params.classes),
         weights=partial(_weights, published),
         preprocessing=lambda params: Preprocessing(
-            size=(_SIZE, _SIZE), colour="grey", mean=(0.0,), std=(255.0,), resize=(params.resize, params.resize)
+            size=(_SIZE, _SIZE),
+            colour="grey",
+            mean=(0.0,),
+            std=(255.0,),
+            resize=(params.resize, params.resize),
+            face=_FACE,
         ),
         params=LightCNNParams,
         taps=lambda params: taps,

@@ -14,22 +14,33 @@ from typing import Literal
 from torch import nn
 
 from facetask import Architecture, ConfigPath, Params, Preprocessing, Weights, WeightsError, hookimpl
+from facetask.plugins.architectures.mean_face import chip
 from facetask.plugins.architectures.vgg16 import INPUT_SIZE, layer_shapes, uninitialised
 from facetask.plugins.architectures.vgg_layouts.layouts import LayoutName, detect, read_state
 
 _N_PEOPLE = 2622
 _LICENCE = "CC-BY-NC-4.0"
 _SIZE = (INPUT_SIZE, INPUT_SIZE)
-_CAFFE = Preprocessing(size=_SIZE, colour="bgr", mean=(93.5940, 104.7624, 129.1863), std=(1.0,) * 3)
-_TORCH7 = Preprocessing(size=_SIZE, colour="bgr", mean=(129.1863, 104.7624, 93.5940), std=(1.0,) * 3)
+# The publishers enlarge a detector's box by a tenth and do not say where eyes come to lie: this framing, looser than
+# dlib's chips, is such a box as general knowledge has it.
+_FACE = chip(INPUT_SIZE, 0.4)
+
+
+def _input(colour: Literal["rgb", "bgr"], mean: tuple[float, float, float], std: float = 1.0) -> Preprocessing:
+    """Return the preprocessing by what differs between the files."""
+    return Preprocessing(size=_SIZE, colour=colour, mean=mean, std=(std,) * 3, face=_FACE)
+
+
+_CAFFE = _input("bgr", (93.5940, 104.7624, 129.1863))
+_TORCH7 = _input("bgr", (129.1863, 104.7624, 93.5940))
 _PREPROCESSING: dict[LayoutName, Preprocessing] = {
-    "dag": Preprocessing(size=_SIZE, colour="rgb", mean=(129.186279, 104.762382, 93.593964), std=(1.0,) * 3),
+    "dag": _input("rgb", (129.186279, 104.762382, 93.593964)),
     "pyvggface": _TORCH7,
     "torch7": _TORCH7,
     "caffe": _CAFFE,
     "keras": _CAFFE,
     "keras-notop": _CAFFE,
-    "deepface": Preprocessing(size=_SIZE, colour="bgr", mean=(0.0,) * 3, std=(255.0,) * 3),
+    "deepface": _input("bgr", (0.0, 0.0, 0.0), 255.0),
 }
 _SOURCES = """\
 VGG_FACE.caffemodel, VGG_FACE.t7 (Visual Geometry Group, https://www.robots.ox.ac.uk/~vgg/software/vgg_face/); \

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Index = NDArray[np.intp]
 
 MAX_ROUNDS = 2000
+UNEXPLAINED = 1e-3
 CONJUGATE_STEPS = 60
 NEWTON_ACCURACY = 0.1
 JITTER = 1e-8
@@ -87,8 +88,13 @@ def _violation(problem: GroupedProblem, residual: Array, coef: Array, strength: 
     return np.maximum(excess, 0)
 
 
-def group_lasso_path(problem: GroupedProblem, strengths: Array, tolerance: float) -> Array:
+def group_lasso_path(
+    problem: GroupedProblem, strengths: Array, tolerance: float, variance: float | None = None
+) -> Array:
     """Return coefficients ``(k, p, m)`` at the first k strengths; k is the first with a full support, or all.
+
+    With fewer images than rows the fit comes to explain everything, and what follows takes long and means nothing:
+    there the path ends.
 
     An active-set Newton method. At each strength, starting from the extrapolated path: groups whose residual exceeds
     λ·weight enter with a short proximal step; a Newton step, by preconditioned conjugate gradients, moves the
@@ -99,6 +105,7 @@ def group_lasso_path(problem: GroupedProblem, strengths: Array, tolerance: float
         problem: Gram, cross products and groups; no row of the Gram may be zero.
         strengths: λ, descending, ``(n,)``.
         tolerance: Largest violation allowed, relative to λ.
+        variance: Of the targets, summed over outputs: the path ends where all but 1/1000 of it is explained.
     """
     solver = _Solver(problem)
     path: list[Array] = []
@@ -109,6 +116,8 @@ def group_lasso_path(problem: GroupedProblem, strengths: Array, tolerance: float
         solver.solve(float(strength), tolerance)
         path.append(solver.coef.copy())
         if (group_norms(problem, solver.coef) > 0).all():
+            break
+        if variance is not None and variance - solver.explained() < UNEXPLAINED * variance:
             break
     return np.stack(path)
 
@@ -121,6 +130,10 @@ class _Solver:
         self.coef = np.zeros_like(problem.cross)
         self.residual = problem.cross.copy()
         self.active = _Active(problem, np.empty(0, dtype=np.intp))
+
+    def explained(self) -> float:
+        """Return the targets' variance that the coefficients explain, summed over outputs."""
+        return float((self.coef * (self.problem.cross + self.residual)).sum())
 
     def extrapolate(self, last: Array, before: Array, ahead: float, strength: float) -> None:
         """Continue the last step where that lowers the objective: the path is nearly linear in λ."""

@@ -42,7 +42,8 @@ def lasso(problem: SelectionProblem, params: LassoParams) -> SelectionPath:
     several columns a component lives or dies as a whole (group lasso).
 
     Dead components and copies of earlier ones are left out. Strengths with an empty support are skipped, and the
-    path ends where every component left is chosen.
+    path ends where every component left is chosen; with several outputs also where they explain all but 1/1000 of the
+    targets' variance, as happens with fewer images than filters.
 
     Raises:
         CurveError: If every target is constant or every filter dead.
@@ -68,7 +69,8 @@ def lasso(problem: SelectionProblem, params: LassoParams) -> SelectionPath:
             notes[-1] += "; solved again"
             path = None
     if path is None:
-        path = group_lasso_path(grouped, strengths, params.tolerance)
+        variance = float(np.trace(problem.moments.yy)) / problem.moments.n
+        path = group_lasso_path(grouped, strengths, params.tolerance, variance)
         violation = float(kkt_violations(grouped, path, strengths[: len(path)]).max())
         notes.append(_accuracy("active-set Newton", len(path), violation, params))
 

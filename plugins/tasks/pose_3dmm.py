@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
-from facetask import ConfigPath, DataError, FaceData, Labels, Params, Task, hookimpl
+from facetask import ConfigPath, DataError, FaceData, Labels, Params, Task, detect_landmarks, hookimpl
 from facetask.plugins.tasks.binning import Edges, bin_names
-from facetask.plugins.tasks.face_landmarks import DETECTED_LICENCE, detected, from_columns
+from facetask.plugins.tasks.face_landmarks import DETECTED_LICENCE, from_columns
 from facetask.plugins.tasks.surrey_model import LICENCE, read_model
 
 _YAW_EDGES = (-15.0, 15.0)
@@ -73,7 +73,7 @@ def labels(data: FaceData, params: PoseParams) -> Labels:
     """
     vertices, indices = read_model(params.model)
     detect = params.landmarks == "detect"
-    landmarks = detected(data) if detect else from_columns(data, params.x, params.y, "pose-3dmm")
+    landmarks = detect_landmarks(data) if detect else from_columns(data, params.x, params.y, "pose-3dmm")
     angles = pose_deg(landmarks[:, indices], vertices)
     if np.isnan(angles["yaw"]).all():
         raise DataError(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from toy_runs import ROOT, process_environment
+from toy_runs import ROOT, run_python
 
 from facetask import PluginManager, WeightsError, load_model
 from facetask.network import load_network
@@ -25,23 +23,8 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def command(folder: Path, *arguments: str) -> str:
-    """Run Python in the example's folder and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        env=process_environment(),  # the tests' own cache
-        cwd=folder,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_train_run_and_predict(example: Path) -> None:
-    told = command(example, "_train.py", "--pictures", "40", "--epochs", "2")
+    told = run_python(example, "_train.py", "--pictures", "40", "--epochs", "2")
     assert "epoch 2:" in told
     weights = example / "weights.safetensors"
     record = PluginManager(example).find("architecture", "separable-net")
@@ -49,7 +32,7 @@ def test_train_run_and_predict(example: Path) -> None:
 
     few = ["data.params.count=40", "data.params.identities=20", "trials=1", "finetune.epochs=1", "compute.workers=0"]
     overrides = [part for value in few for part in ("-o", value)]
-    command(example, "-m", "facetask", "run", "run.yaml", "--plugins-dir", ".", *overrides)
+    run_python(example, "-m", "facetask", "run", "run.yaml", "--plugins-dir", ".", *overrides)
     results = json.loads((example / "runs/run/results.json").read_text())
     assert results["finished"]
     assert results["base_network"]["weights_source"] == "weights.safetensors"

@@ -78,6 +78,15 @@ def _probability(n: int, knee: int, rng: np.random.Generator) -> list[float]:
     return (np.bincount(chosen.ravel(), minlength=n) / 33).tolist()
 
 
+def _response(tap: str, spread: float, rng: np.random.Generator) -> dict[str, Any]:
+    """A filter that answers to the label's upper half."""
+    bins = [
+        {"label": x, "response": y, "low": y - 0.1, "high": y + 0.1, "n_images": int(rng.integers(5, 500))}
+        for x, y in ((z * spread, max(z, 0.0) + 0.2) for z in np.linspace(-2, 2, 15))
+    ]
+    return {"tap": tap, "filter": 7, "correlation": 0.61, "n_images": 5902, "bins": bins}
+
+
 def _plain(metrics: Mapping[str, Any], shift: float) -> dict[str, float]:
     return {name: metric["mean"] + shift * metric["std"] for name, metric in metrics.items()}
 
@@ -147,12 +156,15 @@ def task_dict(
                     "rmse": rmse,
                     "knee": _knee(path, rmse),
                     "full_rmse": rmse[-1],
+                    "keep_set": sorted(rng.permutation(n)[: _knee(path, rmse)].tolist()),
                     "probability": _probability(n, _knee(path, rmse), rng),
                     "notes": [],
                 }
             )
         curves[0]["notes"] = ["2 duplicate columns dropped"]
         result["curve"] = {"taps": curves, "selector": "lasso", "threshold": 0.01, "unit": unit, "draws": trials * 11}
+        if kind in ("continuous", "binned"):
+            result["responses"] = [_response(best, facts["chance"], rng)]
     best_metrics = regress["taps"][names.index(best)]["metrics"]
     pruned_metrics = _metrics(kind, min(floors) * 1.04, chance, spread)
     tuned_metrics = _metrics(kind, facts["tuned"], chance, spread)

@@ -168,8 +168,8 @@ def test_several_tasks_get_contents_and_a_summary_in_a_page_of_modest_size(make_
     ("stage", "figures", "absent"),
     [
         ("regress", 1, "How many filters"),
-        ("curve", 4, "What was kept"),
-        ("prune", 6, "Finetuning"),
+        ("curve", 5, "What was kept"),
+        ("prune", 7, "Finetuning"),
     ],
 )
 def test_a_run_that_stopped_shows_what_exists(stage: str, figures: int, absent: str, make_results: Make) -> None:

@@ -57,6 +57,11 @@ def test_the_cut_is_the_best_tap_a_named_one_or_the_lowest_within_a_tolerance(
     assert choose_cut(Regression(tuple(fits), "2.conv", {}), cut, graph) == expected
 
 
+def test_a_dead_tap_is_not_cut_at(graph: ChannelGraph) -> None:
+    fits = [TapFit(tap, 8, (0.0,), 10.0, {}, dead=tap == "0") for tap in TAPS]
+    assert choose_cut(Regression(tuple(fits), "3", {}), CutWithin(within=9.0), graph) == "2.conv"
+
+
 def test_an_unknown_cut_is_an_error(graph: ChannelGraph) -> None:
     regression = Regression((TapFit("0", 8, 0.0, 1.0, {}),), "0", {})
     with pytest.raises(SurgeryError, match=r"no tap '2.cnv' in this network; did you mean '2.conv'"):
