@@ -62,9 +62,8 @@ def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Ma
     if isinstance(config.prune.cut, str) and config.prune.cut != "best":
         network.graph.tap(config.prune.cut)
     for frozen in network.graph.frozen:
-        reporter.warn(
-            f"surgery does not know {frozen.operation} at {frozen.where}: {first_names(frozen.taps)} stay whole"
-        )
+        what = f"{first_names(frozen.taps)} stay whole" if frozen.taps else "no tap is affected"
+        reporter.warn(f"surgery does not know {frozen.operation} at {frozen.where}: {what}")
     cache = ResponseCache(network.fingerprint(), sum(tap.n_filters for tap in network.graph.taps))
     images = load_images(config.data, plugins, reporter, cache.__contains__)
     with run_context(plugins, reporter):
