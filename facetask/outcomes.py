@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from facetask.stages.finetune import Finetuned
     from facetask.stages.prune import Pruned
     from facetask.stages.regress import Regression
+    from facetask.task_network import TaskNetwork
 
     Outcome: TypeAlias = Regression | Curves | Pruned | Finetuned
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 class TrialOutcomes:
     """One trial's stage results so far, and the seconds that each took when it was computed.
 
-    ``group_curves`` are the coupled groups' curves that pruning has drawn on its split, for any trial.
+    ``group_curves`` are the coupled groups' curves that pruning has drawn on its split, for any trial; ``network`` is
+    what it has built, until it is trained.
     """
 
     regress: Regression | None = None
@@ -32,6 +34,7 @@ class TrialOutcomes:
     prune: Pruned | None = None
     finetune: Finetuned | None = None
     wall_s: dict[str, float] = field(default_factory=dict)
+    network: TaskNetwork | None = None
     group_curves: dict[tuple[tuple[str, ...], bytes], Curve] = field(default_factory=dict)
 
     def add(self, stage: str, outcome: Outcome, wall_s: float) -> None:

@@ -113,12 +113,12 @@ class StageWork:
         if stage == "curve":
             return curve(self.responses, self.task, self.split, self._chooser(self.seed, self.config.curve.bootstrap))
         if stage == "prune":
-            done.prune = self._prune(done.regress, self._curves(record))
+            done.prune, done.network = self._prune(done.regress, self._curves(record))
             if model is not None:
                 self.save_pruned(done, model)
             return done.prune
         assert done.prune is not None
-        return self._finetune(done.prune, model)
+        return self._finetune(done, model)
 
     def decode(self, stage: str, fields: Any) -> Outcome:
         """Return a stage's result from its JSON values."""
@@ -132,8 +132,7 @@ class StageWork:
     def save_pruned(self, done: TrialOutcomes, folder: Path) -> None:
         """Save the pruned network as it is before finetuning."""
         assert done.prune is not None
-        network = done.prune.network(self.materials.network.graph, self._images())
-        self._save(network, done.prune, done.prune.decision, done.prune.metrics_pruned, folder)
+        self._save(self._network(done), done.prune, done.prune.decision, done.prune.metrics_pruned, folder)
 
     def _curves(self, record: TaskRecord) -> list[TrialCurves]:
         """Return this trial's curves, then those of the others.
@@ -154,7 +153,14 @@ class StageWork:
         """Return a trial's seed."""
         return seed_of_trial(self.config.seed, trial)
 
-    def _prune(self, regression: Regression, trials: list[TrialCurves]) -> Pruned:
+    def _network(self, done: TrialOutcomes) -> TaskNetwork:
+        """Return the pruned network as it was built, or built again where its result was read from the folder."""
+        assert done.prune is not None
+        if done.network is None:
+            done.network = done.prune.network(self.materials.network.graph, self._images())
+        return done.network
+
+    def _prune(self, regression: Regression, trials: list[TrialCurves]) -> tuple[Pruned, TaskNetwork]:
         """Run the prune stage."""
         labelled = self.task.labelled.nonzero()[0]
 
@@ -188,10 +194,12 @@ class StageWork:
         ((_, inputs),) = self.materials.loader.batches(rows, [np.arange(len(rows))])
         return inputs
 
-    def _finetune(self, pruned: Pruned, model: Path | None) -> Finetuned:
+    def _finetune(self, done: TrialOutcomes, model: Path | None) -> Finetuned:
         """Run the finetune stage."""
         assert self.config.finetune is not False
-        network = pruned.network(self.materials.network.graph, self._images())
+        assert done.prune is not None
+        pruned, network = done.prune, self._network(done)
+        done.network = None  # training changes it
         finetuned = finetune(
             network,
             self.task,

@@ -147,8 +147,8 @@ def prune(
     settings: PruneConfig,
     images: Tensor | None,
     forward: Forward,
-) -> Pruned:
-    """Cut the network, keep what matters, rebuild it smaller and refit its head.
+) -> tuple[Pruned, TaskNetwork]:
+    """Cut the network, keep what matters, rebuild it smaller and refit its head; return it too.
 
     Args:
         network: The base network.
@@ -178,7 +178,7 @@ def prune(
     pruned.set_head(head.model)
     whole = {tap.name: np.arange(tap.n_filters) for tap in graph.taps}
     cost = network_cost(pruned, shape)
-    return Pruned(
+    done = Pruned(
         cut=cut,
         keep=keep,
         full={tap.name: tap.n_filters for tap in graph.taps},
@@ -194,6 +194,7 @@ def prune(
         cost_base=network_cost(network.module, shape),
         macs_note=second_opinion(pruned, shape, cost.macs),
     )
+    return done, pruned
 
 
 def choose_cut(regression: Regression, cut: Any, graph: ChannelGraph) -> str:

@@ -132,7 +132,7 @@ class Stage:
         curves = curve(self.responses, task, self.split, chooser)
         config = PruneConfig(**{"cut": "3", **settings})
         trials = [TrialCurves(self.split, curves, chooser)]
-        return prune(self.base, self.responses, task, regression, trials, config, images, self.forward)
+        return prune(self.base, self.responses, task, regression, trials, config, images, self.forward)[0]
 
 
 @pytest.fixture
