@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from facetask.task_choice import TaskChoice as TaskChoice
     from facetask.weights import package_file as package_file
     from facetask.weights import read_state_dict as read_state_dict
+    from facetask.weights import sha256_file as sha256_file
 
 __version__ = "0.1.0"
 
@@ -93,7 +94,7 @@ _HOMES = {
     ],
     "runner": ["RunResult", "run"],
     "task_choice": ["TaskChoice"],
-    "weights": ["package_file", "read_state_dict"],
+    "weights": ["package_file", "read_state_dict", "sha256_file"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -52,6 +52,7 @@ NAMES = [
     "package_file",
     "read_state_dict",
     "run",
+    "sha256_file",
 ]
 
 

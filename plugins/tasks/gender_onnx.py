@@ -8,12 +8,10 @@ Source: the notes of dlib-models on dnn_gender_classifier_v1.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from facetask import ConfigPath, FaceData, Labels, Params, Task, hookimpl, label_images, package_file
-from facetask.plugins.tasks.weights_files import DlibOnnxClassifier, fingerprint
+from facetask.plugins.tasks.weights_files import DlibOnnxClassifier, fingerprint, likeliest
 
 CLASSES = ("female", "male")
 
@@ -53,12 +51,6 @@ def labels(data: FaceData, params: GenderOnnxParams) -> Labels:
         source=f"gender by gender-v1: {path.name}",
         licence="gender-v1: CC0-1.0",
     )
-
-
-def likeliest(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the likeliest class and its probability, ``(n, 2)``, from probabilities ``(n, n_classes)``."""
-    best = probabilities.max(axis=1)
-    return np.stack([probabilities.argmax(axis=1), np.clip(best, 0, 1)], axis=1)
 
 
 @hookimpl

@@ -1,17 +1,19 @@
-"""What label sources share that read weights: a file's fingerprint, and running a small ONNX classifier on faces."""
+"""What label sources share that read weights: a file's fingerprint, and running classifiers on faces."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facetask import Preprocessing, WeightsError
+from facetask import Preprocessing, WeightsError, sha256_file
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _DLIB_MEAN = (122.782, 117.001, 104.298)  # dlib's input layer for RGB images, which also divides by 256
 
@@ -22,11 +24,32 @@ def fingerprint(path: Path) -> str:
     Raises:
         WeightsError: If the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+    return f"{path.name} {sha256_file(path)[:16]}"
+
+
+def likeliest(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the likeliest class and its probability, ``(n, 2)``, from probabilities ``(n, n_classes)``."""
+    best = probabilities.max(axis=1)
+    return np.stack([probabilities.argmax(axis=1), np.clip(best, 0, 1)], axis=1)
+
+
+def softmax_of(network: nn.Module, preprocessing: Preprocessing, paths: Sequence[Path]) -> NDArray[np.float64]:
+    """Return the softmax of a network's scores for some images, ``(n, n_classes)``.
+
+    Raises:
+        DataError: If an image cannot be read.
+    """
+    import torch
+
+    with torch.inference_mode():
+        return np.asarray(network(_inputs(preprocessing, paths)).double().softmax(dim=1).numpy())
+
+
+def _inputs(preprocessing: Preprocessing, paths: Sequence[Path]) -> Tensor:
+    """Return images as a network's input, ``(n, channels, height, width)``."""
+    import torch
+
+    return preprocessing.normalise(torch.from_numpy(np.stack([preprocessing.load(path) for path in paths])))
 
 
 class DlibOnnxClassifier:
@@ -52,12 +75,10 @@ class DlibOnnxClassifier:
             DataError: If an image cannot be read.
             WeightsError: If the file is none of this network, or onnxruntime is not installed.
         """
-        import torch
-
-        pixels = torch.from_numpy(np.stack([self._preprocessing.load(path) for path in paths]))
+        images = _inputs(self._preprocessing, paths).numpy()
         session = self._session
         try:
-            found = session.run(None, {session.get_inputs()[0].name: self._preprocessing.normalise(pixels).numpy()})[0]
+            found = session.run(None, {session.get_inputs()[0].name: images})[0]
         except Exception as error:  # onnxruntime's errors share no class of their own
             side = self._preprocessing.size[0]
             reason = str(error).splitlines()[0]
