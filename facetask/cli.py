@@ -6,17 +6,25 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from facetask import __version__
+from facetask.command_options import (
+    AsJson,
+    Config,
+    Force,
+    ModelDir,
+    Out,
+    Override,
+    PluginsDir,
+    load,
+    plugin_manager,
+)
 from facetask.errors import FacetaskError, PluginError
-
-if TYPE_CHECKING:
-    from facetask.config import RunConfig
-    from facetask.plugin_manager import PluginManager
+from facetask.experiment_commands import add_experiments
 
 
 class _Commands(TyperGroup):
@@ -46,21 +54,7 @@ plugins_app = typer.Typer(help="List, check and start plugins.", no_args_is_help
 app.add_typer(plugins_app, name="plugins")
 data_app = typer.Typer(help="Look at a run's data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-Config = Annotated[Path, typer.Argument(help="The run's YAML file.", metavar="CONFIG")]
-Out = Annotated[Path | None, typer.Option("--out", help="The run's folder; by default runs/ and CONFIG's name.")]
-Override = Annotated[
-    list[str] | None, typer.Option("-o", "--override", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG.")
-]
-Force = Annotated[
-    bool,
-    typer.Option("--force", help="Go on in a folder of another configuration; look at a finished run's data again."),
-]
-PluginsDir = Annotated[
-    Path | None, typer.Option("--plugins-dir", help="A folder of plugin files of your own.", envvar="FACETASK_PLUGINS")
-]
-ModelDir = Annotated[Path, typer.Argument(help="A saved model's folder.", metavar="MODEL_DIR")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+add_experiments(app)
 
 
 def main() -> None:
@@ -123,8 +117,8 @@ def check(config: Config, override: Override = None, plugins_dir: PluginsDir = N
     from facetask.prepare import prepare
     from facetask.progress import Console
 
-    plugins = _plugins(plugins_dir)
-    materials = prepare(_load(config, override, plugins), plugins, Console())
+    plugins = plugin_manager(plugins_dir)
+    materials = prepare(load(config, override, plugins), plugins, Console())
     print(f"{config}: good; {len(materials.images.data)} images, {len(materials.network.graph.taps)} taps")
     for task in materials.tasks:
         labels = task.summary()
@@ -143,7 +137,7 @@ def predict(
     from facetask.predictions import find_images, print_predictions
 
     print_predictions(
-        model, find_images(images), "csv" if as_csv else "json" if as_json else "text", _plugins(plugins_dir)
+        model, find_images(images), "csv" if as_csv else "json" if as_json else "text", plugin_manager(plugins_dir)
     )
 
 
@@ -159,7 +153,7 @@ def export(
     """Write a saved model as one file for another runtime, checked against torch."""
     from facetask.export import export_model
 
-    done = export_model(model, form, out, _plugins(plugins_dir))
+    done = export_model(model, form, out, plugin_manager(plugins_dir))
     print(f"{done.path}: {done.size_bytes / 1e6:.2f} MB; {done.difference:.0e} from torch (relative)")
 
 
@@ -174,7 +168,7 @@ def cost(
     """Print a saved model's size, MACs and latency beside its base network's."""
     from facetask.cost import model_cost
 
-    found = model_cost(model, batches=batch or (1, 32), seconds=seconds, plugins=_plugins(plugins_dir))
+    found = model_cost(model, batches=batch or (1, 32), seconds=seconds, plugins=plugin_manager(plugins_dir))
     print(json.dumps(found.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines()))
 
 
@@ -199,7 +193,7 @@ def filters(
     from facetask.progress import Console
 
     wish = Wish(task=task, tap=tap, filter=index, selectors=tuple(compare or ()), images=images)
-    write_pictures(folder, wish, _plugins(plugins_dir), Console())
+    write_pictures(folder, wish, plugin_manager(plugins_dir), Console())
 
 
 @app.command()
@@ -213,7 +207,7 @@ def env() -> None:
 @plugins_app.command("list")
 def plugins_list(as_json: AsJson = False, plugins_dir: PluginsDir = None) -> None:
     """List every plugin that is known, without importing the bundled and installed ones."""
-    entries = _plugins(plugins_dir).catalogue()
+    entries = plugin_manager(plugins_dir).catalogue()
     if as_json:
         print(json.dumps([entry.to_json() for entry in entries], indent=2, ensure_ascii=False))
         return
@@ -230,7 +224,7 @@ def plugins_check(plugins_dir: PluginsDir = None) -> None:
     from facetask.testing import check_record
 
     failures = 0
-    for entry, record in _plugins(plugins_dir).load_all():
+    for entry, record in plugin_manager(plugins_dir).load_all():
         problem = entry.detail if entry.status in ("failed", "conflict") else ""
         if record is not None:
             try:
@@ -255,7 +249,7 @@ def plugins_new(
     """Write a package with a plugin that works, its tests and a run that uses it, for you to change."""
     from facetask.scaffold import new_plugin
 
-    folder = new_plugin(kind, name, out, _plugins(plugins_dir))
+    folder = new_plugin(kind, name, out, plugin_manager(plugins_dir))
     print(f"{folder}: written; its README.md says how to install, test and run it")
 
 
@@ -268,8 +262,8 @@ def data_describe(
     from facetask.describe_text import description_lines
     from facetask.progress import Console
 
-    plugins = _plugins(plugins_dir)
-    found = describe_data(_load(config, override, plugins), plugins, Console())
+    plugins = plugin_manager(plugins_dir)
+    found = describe_data(load(config, override, plugins), plugins, Console())
     print(json.dumps(found.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(description_lines(found)))
 
 
@@ -280,21 +274,7 @@ def _run(
     from facetask.progress import Console
     from facetask.runner import run as run_config
 
-    plugins = _plugins(plugins_dir)
-    loaded = _load(config, override, plugins)
+    plugins = plugin_manager(plugins_dir)
+    loaded = load(config, override, plugins)
     folder = out if out is not None else Path("runs") / config.stem
     run_config(loaded, folder, until=until, force=force, plugins=plugins, reporter=Console())
-
-
-def _load(config: Path, override: list[str] | None, plugins: PluginManager) -> RunConfig:
-    """Load a configuration with its overrides."""
-    from facetask.config import load_config
-
-    return load_config(config, override or (), plugins=plugins)
-
-
-def _plugins(plugins_dir: Path | None) -> PluginManager:
-    """Return the plugin manager."""
-    from facetask.plugin_manager import PluginManager
-
-    return PluginManager(plugins_dir)

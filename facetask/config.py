@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 _DEFAULT_SELECTOR = "lasso"
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class PluginLookup(Protocol):
@@ -411,6 +412,19 @@ def _validated(document: Document, base: Path, plugins: PluginLookup | None) -> 
         problems += _problems(error, RunConfig, structure, ())
     document.raise_problems(problems)
     return _completed(config, params)
+
+
+def validated(document: Document, base: Path, model: type[_Model]) -> _Model:
+    """Return what a document without plugins holds as a model, or raise ConfigError with all its problems."""
+    document = document.expanded(os.environ)
+    found, problems = None, []
+    try:
+        found = model.model_validate_json(json.dumps(document.value), context={"base": base})
+    except ValidationError as error:
+        problems = _problems(error, model, document.value, ())
+    document.raise_problems(problems)
+    assert found is not None
+    return found
 
 
 def _too_few_trials(config: RunConfig) -> Iterator[Problem]:
