@@ -264,6 +264,10 @@ class PruneConfig(_Section):
         couple: How the keep set of coupled taps is found: by one curve for the group, or from one for each tap
             (``union``, ``intersection``). ``free`` is ``group``, but taps that would keep the same indices as the one
             before them, by their architecture's rule, get a curve of their own.
+        below_cut: What decides which filters are kept below the cut: ``label``, how well they predict it, as in the
+            paper; or ``need``, what the kept filters of the cut must be computed from, within a budget of MACs. At the
+            cut itself the label decides.
+        macs: The budget of ``below_cut: need``, as a share of the base network's MACs; by default 0.25.
         round_to: Kept widths are rounded to the nearest multiple of this, which many processors compute faster.
         reconstruct: On so many training images the weights of every layer are changed so that its kept inputs stand in
             for the dropped ones; 0: they are sliced only, as in the paper.
@@ -274,8 +278,17 @@ class PruneConfig(_Section):
     stable: Annotated[float, Field(gt=0, le=1)] | None = None
     cut: Annotated[str, Field(min_length=1)] | CutWithin = "best"
     couple: Literal["group", "union", "intersection", "free"] = "group"
+    below_cut: Literal["label", "need"] = "label"
+    macs: Annotated[float, Field(gt=0, le=1)] | None = None
     round_to: Annotated[int, Field(ge=1)] = 1
     reconstruct: Annotated[int, Field(ge=0)] = 256
+
+    @model_validator(mode="after")
+    def _budget_is_used(self) -> PruneConfig:
+        """Refuse a budget that nothing would keep to."""
+        if self.macs is not None and self.below_cut != "need":
+            raise ValueError("macs is the budget of below_cut: need; set that, or leave macs out")
+        return self
 
 
 _LEARNING_RATES = {"scaled-adamw": 1e-2, "adamw": 1.5e-4, "sgd": 1e-3}
@@ -286,15 +299,30 @@ def _learning_rate(fields: dict[str, Any]) -> float:
     return _LEARNING_RATES.get(fields.get("optimiser", ""), 1.0)
 
 
+def _batch_norm(fields: dict[str, Any]) -> Literal["frozen", "train"]:
+    """Return how batch norm is trained unless the user says so: fresh networks have no statistics to keep."""
+    return "train" if fields.get("start") == "scratch" else "frozen"
+
+
 class FinetuneConfig(_Section):
     """How the pruned network is trained.
 
     Attributes:
+        start: ``pruned`` goes on from the weights that pruning left; ``scratch`` draws all parameters of the same
+            network anew, the head's too, for comparison with training that knows nothing.
+        trains: ``head`` leaves everything below the head as it is.
+        batch_norm: ``frozen`` keeps the statistics that the base network was trained with: a few thousand faces
+            estimate them worse; ``train`` learns them from the batches, the default for ``start: scratch``.
         optimiser: ``scaled-adamw`` is AdamW whose step is a share of each tensor's root mean square, for networks
             whose layers are scaled very differently.
         learning_rate: Peak of the one-cycle schedule; the default depends on the optimiser.
         warmup: Share of the steps before the peak.
         loss: ``auto``: what suits the task's kind.
+        label_smoothing: Share of each label that is spread over all classes, in cross-entropies (nominal and multilabel
+            tasks); what is regressed has nothing to smooth.
+        distill: Weight of a second loss, beside the task's: the mean squared distance of the pruned network's pooled
+            responses at the cut from the base network's own responses of the kept filters, in standard deviations. It
+            costs next to nothing, for the run has these responses; 0: without.
         flip: Mirror images at random, where the task says what that does to its label.
         shift: Largest random shift, as a share of the image's side.
         brightness: Largest random change of brightness, as a share.
@@ -302,14 +330,35 @@ class FinetuneConfig(_Section):
 
     epochs: Annotated[int, Field(ge=1)] = 3
     batch_size: Annotated[int, Field(ge=1)] = 16
+    start: Literal["pruned", "scratch"] = "pruned"
+    trains: Literal["all", "head"] = "all"
+    batch_norm: Literal["frozen", "train"] = Field(default_factory=_batch_norm)
     optimiser: Literal["scaled-adamw", "adamw", "sgd"] = "scaled-adamw"
     learning_rate: Annotated[float, Field(gt=0)] = Field(default_factory=_learning_rate)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
     loss: Literal["auto", "smooth-l1", "mse", "cross-entropy", "partial-bce"] = "auto"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    distill: Annotated[float, Field(ge=0)] = 0.0
     flip: bool = True
     shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> FinetuneConfig:
+        """Refuse settings that contradict each other."""
+        if self.trains == "head":
+            if self.start == "scratch":
+                raise ValueError("trains: head would leave the fresh network of start: scratch untrained; use all")
+            if self.batch_norm == "train":
+                raise ValueError("batch_norm: train changes what trains: head leaves as it is; use frozen")
+            if self.distill:
+                raise ValueError("distill: moves the responses that trains: head leaves as they are; use 0")
+        if self.start == "scratch" and self.batch_norm == "frozen":
+            raise ValueError("batch_norm: frozen keeps statistics that start: scratch does not have; use train")
+        if self.batch_norm == "train" and self.batch_size == 1:
+            raise ValueError("batch_norm: train needs statistics of a batch; use a batch_size of 2 or more")
+        return self
 
 
 class ComputeConfig(_Section):

@@ -170,8 +170,8 @@ def choose_keep_sets(
             choice = choose(curves, group.n_components, settings)
             curve, knee, ranking, notes = curves[0], choice.knee, choice.ranking, choice.notes
             kept = _with_fixed(_mask(choice.support, group.n_components), group.fixed, ranking, settings)
-        _give_every_tap_one(kept, group, ranking)
-        kept = _rounded(kept, group, ranking, settings.round_to)
+        give_every_tap_one(kept, group, ranking)
+        kept = rounded(kept, group, ranking, settings.round_to)
         choices.append(GroupChoice(group.taps, group.n_components, curve, knee, int(kept.sum()), notes))
         keep |= {tap: np.flatnonzero(kept[group.component[tap]]) for tap in group.taps}
     for tap in following:
@@ -225,7 +225,7 @@ def _by_tap_curves(
     return kept, ranked(np.concatenate(order), group.n_components), tuple(notes)
 
 
-def _rounded(
+def rounded(
     kept: NDArray[np.bool_], group: CoupledGroup, ranking: NDArray[np.intp], multiple: int
 ) -> NDArray[np.bool_]:
     """Return a keep set with which every tap's width is the nearest multiple, at least one, or all that there is.
@@ -252,7 +252,7 @@ def _rounded(
     return rounded
 
 
-def _give_every_tap_one(kept: NDArray[np.bool_], group: CoupledGroup, ranking: NDArray[np.intp]) -> None:
+def give_every_tap_one(kept: NDArray[np.bool_], group: CoupledGroup, ranking: NDArray[np.intp]) -> None:
     """Keep the first ranked component of every tap that would be left with none."""
     for tap in group.taps:
         own = group.component[tap]

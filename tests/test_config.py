@@ -138,6 +138,8 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
         "stable": None,
         "cut": "best",
         "couple": "group",
+        "below_cut": "label",
+        "macs": None,
         "round_to": 1,
         "reconstruct": 256,
     }
@@ -209,6 +211,26 @@ def test_values_are_taken_as_written(load, override, attribute, value):
     assert found == value
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{start: scratch, trains: head}", "trains: head would leave the fresh network of start: scratch untrained"),
+        ("{trains: head, batch_norm: train}", "batch_norm: train changes what trains: head leaves as it is"),
+        ("{trains: head, distill: 1.0}", "distill: moves the responses that trains: head leaves as they are; use 0"),
+        ("{start: scratch, batch_norm: frozen}", "batch_norm: frozen keeps statistics that start: scratch"),
+        ("{batch_norm: train, batch_size: 1}", "batch_norm: train needs statistics of a batch"),
+    ],
+)
+def test_settings_of_training_that_contradict_each_other(load, settings, message):
+    with pytest.raises(ConfigError, match=f"finetune: {message}"):
+        load(MINIMAL, f"finetune={settings}")
+
+
+def test_a_fresh_network_learns_its_batch_norm(load):
+    assert load(MINIMAL, "finetune.start=scratch").finetune.batch_norm == "train"
+    assert load(MINIMAL, "finetune.epochs=2").finetune.batch_norm == "frozen"
+
+
 def test_an_override_of_false_makes_a_mapping_again(load):
     assert load(MINIMAL + "finetune: false\n").finetune is False
     assert load(MINIMAL + "finetune: false\n", "finetune.epochs=1").finetune == FinetuneConfig(epochs=1)
@@ -260,6 +282,10 @@ def test_a_task_s_split_is_filled_up_from_the_run_s(load):
         ("prune: {cut: 3}", "prune.cut: expected text or a mapping, found 3; put it in quotes to make it text"),
         ("prune: {cut: ''}", "prune.cut: expected a text of at least 1 characters or a mapping, found ''"),
         ("prune: {cut: {within: -1}}", "prune.cut.within: expected at least 0.0, found -1"),
+        ("prune: {macs: 0.2}", "prune: macs is the budget of below_cut: need; set that, or leave macs out"),
+        ("prune: {below_cut: need, macs: 0}", "prune.macs: expected more than 0.0, found 0"),
+        ("prune: {below_cut: needs}",
+         "prune.below_cut: expected 'label' or 'need', found 'needs'; did you mean 'need'?"),
         ("prune: {cut: {}}", "prune.cut.within: required, but missing"),
         ("prune: {couple: grup}", "prune.couple: expected 'group', 'union', 'intersection' or 'free', found 'grup'"
          "; did you mean 'group'?"),
@@ -504,7 +530,7 @@ def test_a_dict_is_judged_as_a_file_is(load, tmp_path):
         ({**DATA, "trials": 0}, "trials: expected at least 1, found 0"),
         ({**DATA, "trials": {1}}, "trials: expected what YAML can say, found a set"),
         ({**DATA, "prune": {1: 2}}, "prune: a key must be a text, found 1\n"
-         "prune.1: unknown key; known: couple, cut, knee, reconstruct, round_to, stable, threshold"),
+         "prune.1: unknown key; known: below_cut, couple, cut, knee, macs, reconstruct, round_to, stable, threshold"),
         ({**DATA, "selector": {"name": "a\ud800"}}, "selector.name: the text holds bytes or escapes"
          " that are no Unicode character"),
         ([], "expected a mapping, found a list of 0"),

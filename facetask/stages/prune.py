@@ -11,6 +11,7 @@ import numpy as np
 from facetask.cost import network_cost, second_opinion
 from facetask.heads import fit_head
 from facetask.keep_sets import GroupChoice, KeepSets, TrialCurves, choose_keep_sets
+from facetask.needed_filters import choose_needed
 from facetask.regression import LinearModel
 from facetask.results import NetworkCost
 from facetask.stages.curve import curve_from_json, curve_to_json
@@ -157,7 +158,8 @@ def prune(
         regression: The trial's regressions.
         trials: The trial's partition and curves, then those of the other trials, which only some settings need.
         settings: The knee's rule, cut, coupling and rounding.
-        images: Normalised training images for the reconstruction of dropped inputs; None for none.
+        images: Normalised training images, on which filters are chosen by need and dropped inputs reconstructed; None
+            where neither is asked for.
         forward: Returns a backbone's pooled responses for all images, ``(n_images, n_filters)``.
 
     Raises:
@@ -167,11 +169,16 @@ def prune(
     cut = choose_cut(regression, settings.cut, network.graph)
     graph = network.graph.cut(cut)
     split = trials[0].split
-    wanted, groups = choose_keep_sets(graph, network.follows, responses, task, trials, settings)
-    keep = graph.resolve(wanted)
     shape = network.preprocessing.input_shape
+    cost_base = network_cost(network.module, shape)
+    if settings.below_cut == "need":
+        assert images is not None
+        wanted, groups = choose_needed(graph, trials, settings, images, cost_base.macs)
+    else:
+        wanted, groups = choose_keep_sets(graph, network.follows, responses, task, trials, settings)
+    keep = graph.resolve(wanted)
     n_outputs = task.targets.shape[1]
-    pruned = build_pruned(network.graph, cut, keep, n_outputs, images).eval()
+    pruned = build_pruned(network.graph, cut, keep, n_outputs, images if settings.reconstruct else None).eval()
     x = forward(pruned.backbone)
     head = fit_head(x, task, split)
     unpruned = fit_head(responses.tap(cut), task, split)
@@ -191,7 +198,7 @@ def prune(
         confusion=head.confusion,
         cost=cost,
         cost_at_cut=network_cost(build_pruned(network.graph, cut, whole, n_outputs).eval(), shape),
-        cost_base=network_cost(network.module, shape),
+        cost_base=cost_base,
         macs_note=second_opinion(pruned, shape, cost.macs),
     )
     return done, pruned

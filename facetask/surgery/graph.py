@@ -12,10 +12,11 @@ from torch import Tensor, fx, nn
 
 from facetask.errors import SurgeryError, did_you_mean
 from facetask.surgery import masks, rebuild
-from facetask.surgery.groups import CoupledGroup, coupled_groups, requested
+from facetask.surgery.groups import CoupledGroup, coupled_groups, requested, requested_of
 from facetask.surgery.kept import Kept
 from facetask.surgery.labelling import Labelling, tensors_in
 from facetask.surgery.labels import varying
+from facetask.surgery.needs import choose_by_needs, components_of, find_readers
 from facetask.surgery.reconstruct import reconstruct
 from facetask.surgery.taps import Tap, find_taps
 from facetask.surgery.tracing import trace
@@ -36,6 +37,19 @@ class Frozen:
     operation: str
     where: str
     taps: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NeededComponents:
+    """What the layers above need of one coupled group.
+
+    Attributes:
+        kept: Which components are kept, ``(n_components,)``.
+        order: Components, the one worth most first; those that nothing needs are left out.
+    """
+
+    kept: NDArray[np.bool_]
+    order: NDArray[np.intp]
 
 
 class ChannelGraph:
@@ -135,6 +149,30 @@ class ChannelGraph:
         widths = {name: len(kept) for name, kept in self.resolve(keep).items()}
         taps = [replace(tap, n_filters=widths[tap.name]) for tap in self.taps]
         return ChannelGraph(network, self.input_shape, taps, is_cut=self._is_cut)
+
+    def needed(self, keep: KeepSets, images: Tensor, budget: float) -> tuple[NeededComponents, ...]:
+        """Return what each coupled group must keep so that what is kept above it can still be computed.
+
+        Args:
+            keep: Filters that are kept in any case; those of the tap at the cut, as a rule.
+            images: Normalised images, ``(n, channels, height, width)``.
+            budget: Multiply–accumulates of the pruned network for one image, which are not exceeded unless what is kept
+                in any case costs more.
+
+        Raises:
+            SurgeryError: If a tap is unknown, or an index is out of range.
+        """
+        wanted = self._labelling.components.fixed.copy()
+        for name, filters in keep.items():
+            wanted[requested_of(name, filters, self._components)] = True
+        groups = [components_of(group, self._components) for group in self.groups]
+        readers = find_readers(self._network, self._labelling, images)
+        kept, rankings = choose_by_needs(readers, groups, wanted, budget)
+        orders = [rankings[index].order if index in rankings else own[:0] for index, own in enumerate(groups)]
+        return tuple(
+            NeededComponents(kept[own], np.searchsorted(own, order).astype(np.intp))
+            for own, order in zip(groups, orders, strict=True)
+        )
 
     def module(self) -> nn.Module:
         """Return the network itself, in evaluation mode; it shares this graph's tensors."""

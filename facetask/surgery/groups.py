@@ -82,10 +82,8 @@ def requested(
     asked_at = np.zeros(len(fixed), dtype=np.intp)
     names = list(components)
     for name, given in keep.items():
-        if name not in components:
-            raise SurgeryError(f"keep set for an unknown tap {name!r}{did_you_mean(name, components)}")
+        wanted = _checked(name, given, components)
         own = components[name]
-        wanted = _checked(name, given, len(own))
         for channel in np.flatnonzero(~fixed[own]).tolist():
             component = own[channel]
             if asked_by[component] >= 0 and kept[component] != wanted[channel]:
@@ -100,9 +98,25 @@ def requested(
     return kept
 
 
-def _checked(name: str, given: Sequence[int] | NDArray[np.integer], count: int) -> NDArray[np.bool_]:
-    """Return a keep set as a mask, ``(count,)``."""
-    indices = np.asarray(given)
+def requested_of(
+    name: str, filters: Sequence[int] | NDArray[np.integer], components: Mapping[str, NDArray[np.intp]]
+) -> NDArray[np.intp]:
+    """Return the network's components of some filters of a tap.
+
+    Raises:
+        SurgeryError: If the tap is unknown, or the filters are none, out of range or have an index twice.
+    """
+    chosen = _checked(name, filters, components)
+    return components[name][chosen]
+
+
+def _checked(
+    name: str, given: Sequence[int] | NDArray[np.integer], components: Mapping[str, NDArray[np.intp]]
+) -> NDArray[np.bool_]:
+    """Return a tap's keep set as a mask, ``(n_filters,)``."""
+    if name not in components:
+        raise SurgeryError(f"keep set for an unknown tap {name!r}{did_you_mean(name, components)}")
+    indices, count = np.asarray(given), len(components[name])
     if indices.size == 0:
         raise SurgeryError(f"tap {name!r}: the keep set is empty; keep at least one of its {count} filters")
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):

@@ -18,12 +18,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from facetask.surgery.kept import Kept
-from facetask.surgery.labelling import Labelling, tensors_in
-from facetask.surgery.tracing import BATCH, VALUE
+from facetask.surgery.labelling import Labelling
+from facetask.surgery.values import Values, affordable
 
 RIDGE = 1e-4
 MOST_PIXELS = 50_000
-MOST_BYTES = 2**30  # of one layer's maps
 PIXELS_FOR_A_CHANNEL = 8
 
 
@@ -44,11 +43,10 @@ def reconstruct(
         images: Normalised images, ``(n, channels, height, width)``; where their maps would take too much memory, only
             the first are used.
     """
-    largest = max(value.numel() // BATCH for value in _maps(network))
-    images = images[: max(1, MOST_BYTES // (largest * images.element_size()))]
+    images = affordable(network, images)
     uses = Counter(str(node.target) for node in network.graph.nodes if node.op == "call_module")
     copies = {node.name: node for node in small.graph.nodes}
-    original, pruned = _Values(network, images), _Values(small, images)
+    original, pruned = Values(network, images), Values(small, images)
     for node in network.graph.nodes:
         copy = copies[node.name]
         if node.op == "call_module" and uses[str(node.target)] == 1:
@@ -81,11 +79,6 @@ def _refit(
         small.get_submodule(target).get_parameter("weight").copy_(weight)
 
 
-def _maps(network: fx.GraphModule) -> list[Tensor]:
-    """Return all values of a traced network that are tensors, fake ones."""
-    return tensors_in([node.meta.get(VALUE) for node in network.graph.nodes])
-
-
 def _map_back(x: Tensor, narrow: Tensor) -> Tensor | None:
     """Return the least-squares map from kept channels to all, ``(n_channels, n_kept)``, or None for too few pixels."""
     wide, few = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (x, narrow))
@@ -100,26 +93,3 @@ def _map_back(x: Tensor, narrow: Tensor) -> Tensor | None:
     moments.diagonal().add_(RIDGE * size)
     back: Tensor = torch.linalg.solve(moments, few.T @ wide).T
     return back
-
-
-class _Values:
-    """Runs a graph node by node, and forgets a value after its last use."""
-
-    def __init__(self, network: fx.GraphModule, images: Tensor) -> None:
-        self.of: dict[fx.Node, Any] = {}
-        self._network, self._images = network, images
-        self._left = {node: len(node.users) for node in network.graph.nodes}
-
-    def step(self, node: fx.Node) -> None:
-        """Compute one node."""
-        if node.op == "output":
-            return
-        if node.op == "placeholder":
-            self.of[node] = self._images.clone()  # in-place operations must not reach the caller's
-        else:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.of.__getitem__)
-            self.of[node] = getattr(fx.Interpreter(self._network), node.op)(node.target, args, kwargs)
-        for source in node.all_input_nodes:
-            self._left[source] -= 1
-            if not self._left[source]:
-                del self.of[source]

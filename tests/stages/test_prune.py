@@ -238,3 +238,46 @@ def test_reconstruction_brings_the_responses_back(stage: Stage) -> None:
     again = Pruned.from_json(json.loads(json.dumps(done.to_json()))).network(stage.base.graph, images)
     first = done.network(stage.base.graph, images)
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_below_the_cut_need_decides_within_the_budget(stage: Stage) -> None:
+    ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
+    whole = stage.run(size=4, images=images, below_cut="need", macs=1.0)
+    assert whole.keep["3"].tolist() == [0, 1, 2, 3]  # at the cut the label decides
+    for macs in (0.6, 0.3):
+        done = stage.run(size=4, images=images, below_cut="need", macs=macs)
+        assert done.keep["3"].tolist() == [0, 1, 2, 3]
+        np.testing.assert_array_equal(done.keep["0"], done.keep["2.conv"])
+        assert done.cost.macs - done.cost.params <= macs * done.cost_base.macs  # the head is not in the budget
+        cut, below = done.groups[-1], done.groups[0]
+        assert (cut.knee, cut.kept) == (4, 4)
+        assert cut.curve is not None
+        assert (below.curve, below.knee, below.kept) == (None, None, len(done.keep["0"]))
+        assert below.notes == (f"what the layers above need, at {macs:.0%} of the base network's MACs",)
+    by_default = stage.run(size=4, images=images, below_cut="need")
+    assert (
+        by_default.keep["0"].tolist()
+        == stage.run(size=4, images=images, below_cut="need", macs=0.25).keep["0"].tolist()
+    )
+    assert len(by_default.keep["0"]) < len(whole.keep["0"])
+
+
+def test_need_keeps_the_responses_better_than_the_label_at_the_same_size(stage: Stage) -> None:
+    """The label's choice here is the first filters, whatever they do."""
+    ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
+    by_label = stage.run(size=4, images=images)
+    macs = (by_label.cost.macs + 1) / by_label.cost_base.macs
+    by_need = stage.run(size=4, images=images, below_cut="need", macs=macs)
+    unpruned = stage.responses.tap("3")[:, :4]
+    missed = [
+        np.square(stage.forward(done.network(stage.base.graph, images).backbone) - unpruned).mean()
+        for done in (by_need, by_label)
+    ]
+    assert by_need.cost.macs <= by_label.cost.macs
+    assert missed[0] < 0.8 * missed[1]
+
+
+def test_rounding_holds_where_need_decides(stage: Stage) -> None:
+    ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
+    done = stage.run(size=5, images=images, below_cut="need", macs=0.5, round_to=2, reconstruct=0)
+    assert all(len(kept) % 2 == 0 for kept in done.keep.values())

@@ -1,0 +1,331 @@
+"""What the layers above need: filters chosen so that what is kept above them can still be computed.
+
+A layer that mixes channels reads kept channels x̃ of its input x and should still give its kept outputs y = W x. The
+best that least squares can do is W B x̃ (see ``reconstruct``), and what it misses of y is known from the second moments
+of x alone, for any choice of channels. So the channels of a coupled group are ranked by forward selection: the one that
+explains most of what its readers have still to be told, for each multiply–accumulate that it costs, comes first.
+Groups are done from the cut downwards, several times over, since what is kept of one decides what the others must tell
+and what they cost. One price of a multiply–accumulate for all groups then meets the budget.
+
+Source: the idea of choosing channels by what the next layer can be given is that of J.-H. Luo, J. Wu, W. Lin,
+"ThiNet" (arXiv 1707.06342); weighing all layers by one price, needs restricted to what is kept above, and groups that
+several layers read are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from facetask.surgery.groups import CoupledGroup
+from facetask.surgery.labelling import Labelling
+from facetask.surgery.values import Values, affordable
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+MOST_PIXELS = 20_000
+PASSES = 4
+SMALLEST_PIVOT = 1e-8  # of the largest mean square: less is rounding
+SMALLEST_GAIN = 1e-9  # of all that is needed
+_MIXING = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One use of a layer that mixes channels.
+
+    Attributes:
+        inputs: Component of each input channel, ``(n_in,)``.
+        outputs: Component of each output channel, ``(n_out,)``.
+        macs: Multiply–accumulates of one pair of input and output channel; of an output alone where ``inputs`` is empty
+            (depthwise layers, which mix nothing).
+        moments: Second moments of the input channels, ``(n_in, n_in)``.
+        weights: Each output's weights in units of its standard deviation, ``(n_out, n_in, n_offsets)``.
+    """
+
+    inputs: Indices
+    outputs: Indices
+    macs: float
+    moments: Array
+    weights: Array
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The components of one coupled group in the order in which they are worth keeping.
+
+    Attributes:
+        order: Components, those that nothing above reads left out.
+        worth: For each of them the share of its readers' needs that it meets for each multiply–accumulate that it
+            costs, never rising.
+    """
+
+    order: Indices
+    worth: Array
+
+    def kept(self, price: float) -> Indices:
+        """Return the components that are worth a price, at least one."""
+        return self.order[: max(int((self.worth >= price).sum()), 1)]
+
+
+@torch.no_grad()
+def find_readers(network: fx.GraphModule, labelling: Labelling, images: Tensor) -> tuple[Reader, ...]:
+    """Return every use of a layer that mixes channels, with what it reads of some images.
+
+    Args:
+        network: The traced network.
+        labelling: Its labels.
+        images: Normalised images, ``(n, channels, height, width)``; where their maps would take too much memory, only
+            the first are used.
+    """
+    values = Values(network, affordable(network, images))
+    found = []
+    for node in network.graph.nodes:
+        layer = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(layer, _MIXING) or str(node.target) not in labelling.layers:
+            values.step(node)
+            continue
+        x, users = values.of[node.args[0]], len(node.users)
+        values.step(node)
+        found.append(_reader(layer, labelling, str(node.target), x, values.of.get(node) if users else None))
+    return tuple(reader for reader in found if reader is not None)
+
+
+def total_macs(readers: Sequence[Reader], kept: NDArray[np.bool_]) -> float:
+    """Return the multiply–accumulates of the kept components, for one image."""
+    return float(
+        sum(
+            reader.macs * kept[reader.outputs].sum() * (kept[reader.inputs].sum() if len(reader.inputs) else 1)
+            for reader in readers
+        )
+    )
+
+
+def choose_by_needs(
+    readers: Sequence[Reader], groups: Sequence[Indices], wanted: NDArray[np.bool_], budget: float
+) -> tuple[NDArray[np.bool_], Mapping[int, Ranking]]:
+    """Return which components are kept, and the ranking of every group that anything reads.
+
+    Args:
+        readers: Every use of a layer that mixes channels.
+        groups: The components of each coupled group, input side first. Of a group that nothing reads only what is
+            wanted is kept; where nothing is, all of it.
+        wanted: Components that are kept in any case.
+        budget: Multiply–accumulates of the whole network for one image. Where the wanted components alone cost more,
+            every group keeps only them, or one.
+    """
+    kept = np.ones(len(wanted), dtype=bool)
+    total, price = total_macs(readers, kept), 0.0
+    rankings: dict[int, Ranking] = {}
+    for _ in range(PASSES):
+        for index in reversed(range(len(groups))):
+            ranking = _ranking(readers, groups[index], wanted, kept, total)
+            if ranking is not None:
+                rankings[index] = ranking
+                _keep(kept, groups[index], ranking, wanted, price)
+            elif wanted[groups[index]].any():
+                kept[groups[index]] = wanted[groups[index]]
+        price = _price(readers, groups, rankings, wanted, kept, budget)
+        for index, ranking in rankings.items():
+            _keep(kept, groups[index], ranking, wanted, price)
+    return kept, rankings
+
+
+def components_of(group: CoupledGroup, of_tap: Mapping[str, Indices]) -> Indices:
+    """Return a coupled group's components in the network's numbering, ``(n_components,)``.
+
+    Args:
+        group: The group.
+        of_tap: For each tap the network's component of each filter.
+    """
+    found = np.empty(group.n_components, dtype=np.intp)
+    for tap in group.taps:
+        found[group.component[tap]] = of_tap[tap]
+    return found
+
+
+def _reader(layer: nn.Module, labelling: Labelling, target: str, x: Tensor, y: Any) -> Reader | None:
+    """Return one use of a layer."""
+    labels, of = labelling.layers[target], labelling.components.of
+    inputs, outputs = (of(_vector(labels.counts[name])) for name in _COUNTS[isinstance(layer, nn.Linear)])
+    if not isinstance(y, Tensor):
+        return None
+    linear, groups = isinstance(layer, nn.Linear), getattr(layer, "groups", 1)
+    weight = layer.get_parameter("weight").double()
+    if isinstance(layer, nn.ConvTranspose2d):
+        weight = weight.transpose(0, 1)
+    weight = weight.flatten(2) if weight.dim() > 2 else weight[:, :, None]
+    pixels = float(np.prod(y.shape[1:-1] if linear else y.shape[2:]))
+    if isinstance(layer, nn.ConvTranspose2d):
+        pixels = float(np.prod(x.shape[2:]))
+    macs = pixels * weight.shape[2]
+    if labels.columns is None:
+        nothing = np.zeros((0, 0))
+        return Reader(inputs[:0], outputs, macs * weight.shape[1], nothing, np.zeros((len(outputs), 0, 1)))
+    if groups > 1:
+        weight = _dense(weight, groups)
+    few, many = (_samples(maps, linear) for maps in (x, y))
+    spread = many.var(0, correction=0).sqrt()
+    unit = torch.where(spread > 1e-6 * spread.max(), spread, torch.inf)  # a dead output needs nothing
+    return Reader(
+        inputs, outputs, macs / groups, (few.T @ few / len(few)).numpy(), (weight / unit[:, None, None]).numpy()
+    )
+
+
+_COUNTS = {False: ("in_channels", "out_channels"), True: ("in_features", "out_features")}
+
+
+def _vector(labels: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Return the labels of a layer's channels, which are one vector."""
+    assert isinstance(labels, Tensor)
+    return labels
+
+
+def _dense(weight: Tensor, groups: int) -> Tensor:
+    """Return a grouped convolution's weight with zeros where it does not look, ``(n_out, n_in, n_offsets)``."""
+    n_out, width, offsets = weight.shape
+    dense = weight.new_zeros(n_out, width * groups, offsets)
+    for group, rows in enumerate(torch.arange(n_out).chunk(groups)):
+        dense[rows, group * width : (group + 1) * width] = weight[rows]
+    return dense
+
+
+def _samples(maps: Tensor, channels_last: bool) -> Tensor:
+    """Return pixels of maps as float64, ``(n, n_channels)``, evenly drawn where there are too many."""
+    pixels = (maps if channels_last else maps.movedim(1, -1)).flatten(0, -2)
+    chosen = torch.linspace(0, len(pixels) - 1, min(len(pixels), MOST_PIXELS)).long()
+    return pixels[chosen].double()
+
+
+def _keep(kept: NDArray[np.bool_], group: Indices, ranking: Ranking, wanted: NDArray[np.bool_], price: float) -> None:
+    """Keep of one group what is wanted and what is worth the price."""
+    kept[group] = wanted[group]
+    kept[ranking.kept(price)] = True
+
+
+def _price(
+    readers: Sequence[Reader],
+    groups: Sequence[Indices],
+    rankings: Mapping[int, Ranking],
+    wanted: NDArray[np.bool_],
+    kept: NDArray[np.bool_],
+    budget: float,
+) -> float:
+    """Return the lowest price of a multiply–accumulate at which what is kept does not exceed the budget."""
+    prices = np.unique(np.concatenate([[0.0], *(ranking.worth for ranking in rankings.values())]))
+    low, high = 0, len(prices) - 1
+    trial = kept.copy()
+    while low < high:
+        middle = (low + high) // 2
+        for index, ranking in rankings.items():
+            _keep(trial, groups[index], ranking, wanted, prices[middle])
+        if total_macs(readers, trial) > budget:
+            low = middle + 1
+        else:
+            high = middle
+    return float(prices[low])
+
+
+def _ranking(
+    readers: Sequence[Reader], group: Indices, wanted: NDArray[np.bool_], kept: NDArray[np.bool_], total: float
+) -> Ranking | None:
+    """Rank one group's components by forward selection; None where nothing reads them.
+
+    Args:
+        readers: All readers.
+        group: The group's components.
+        wanted: What comes first.
+        kept: What is kept of everything else.
+        total: Multiply–accumulates of the whole network.
+    """
+    place = np.full(len(kept), -1, dtype=np.intp)
+    place[group] = np.arange(len(group))
+    needs = [need for reader in readers if (need := _need(reader, place, kept)) is not None]
+    if not needs:
+        return None
+    cost = np.maximum(_costs(readers, place, kept, len(group)) / total, 1e-12)
+    left = np.ones(len(group), dtype=bool)
+    first = np.flatnonzero(wanted[group])
+    whole = sum(need.size for need in needs)
+    order, worth = [], []
+    for step in range(len(group)):
+        gain = np.zeros(len(group))
+        for need in needs:
+            need.add_gain(gain)
+        ratio = np.where(left, gain / cost, -1.0)
+        if step < len(first):
+            best, value = int(first[step]), np.inf
+        else:
+            best = int(ratio.argmax())
+            value = float(ratio[best])
+        if step >= len(first) and gain[best] <= SMALLEST_GAIN * whole:
+            break
+        left[best] = False
+        order.append(best)
+        worth.append(value)
+        for need in needs:
+            need.take(best)
+    return Ranking(group[np.array(order, dtype=np.intp)], np.minimum.accumulate(worth) if worth else np.zeros(0))
+
+
+def _costs(readers: Sequence[Reader], place: Indices, kept: NDArray[np.bool_], n: int) -> Array:
+    """Return the multiply–accumulates of each of a group's components with all else that is kept, ``(n,)``."""
+    cost = np.zeros(n)
+    for reader in readers:
+        n_in = kept[reader.inputs].sum() if len(reader.inputs) else 1
+        for own, others in ((reader.outputs, n_in), (reader.inputs, kept[reader.outputs].sum())):
+            mine = place[own]
+            np.add.at(cost, mine[mine >= 0], reader.macs * others)
+    return cost
+
+
+def _need(reader: Reader, place: Indices, kept: NDArray[np.bool_]) -> _Need | None:
+    """Return what a reader needs of a group's components, given what is kept of its other inputs."""
+    mine, outputs = place[reader.inputs], kept[reader.outputs]
+    if not (mine >= 0).any() or not outputs.any():
+        return None
+    weights = reader.weights[outputs].transpose(1, 0, 2).reshape(len(mine), -1) / np.sqrt(outputs.sum())
+    values, vectors = np.linalg.eigh(weights @ weights.T)  # as few columns as say the same
+    inside = values > 1e-9 * values[-1]
+    need = _Need(reader.moments, vectors[:, inside] * np.sqrt(values[inside]), mine)
+    for channel in np.flatnonzero((mine < 0) & kept[reader.inputs]):
+        need.take_channel(int(channel))
+    return need
+
+
+class _Need:
+    """What is left to be told to one reader: residual moments of its inputs, and their products with its outputs."""
+
+    def __init__(self, moments: Array, weights: Array, place: Indices) -> None:
+        self._moments, self._cross, self._place = moments.copy(), moments @ weights, place
+        self.size = float((weights * self._cross).sum())
+        self._floor = SMALLEST_PIVOT * float(moments.diagonal().max(initial=0.0))
+        self._inside = np.flatnonzero(place >= 0)
+
+    def add_gain(self, gain: Array) -> None:
+        """Add what each component would tell."""
+        pivots = self._moments.diagonal()[self._inside]
+        told = np.square(self._cross[self._inside]).sum(axis=1)
+        told = np.where(pivots > self._floor, told / np.where(pivots > self._floor, pivots, 1.0), 0.0)
+        np.add.at(gain, self._place[self._inside], told)
+
+    def take(self, component: int) -> None:
+        """Note that a component is kept."""
+        for channel in np.flatnonzero(self._place == component):
+            self.take_channel(int(channel))
+
+    def take_channel(self, channel: int) -> None:
+        """Note that a channel is kept: only what it does not tell is left."""
+        pivot = self._moments[channel, channel]
+        if pivot <= self._floor:
+            return
+        column = self._moments[:, channel] / pivot
+        self._cross -= np.outer(column, self._cross[channel])
+        self._moments -= np.outer(column, self._moments[channel].copy())

@@ -1,0 +1,145 @@
+"""Filters chosen by what the layers above them need."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from surgery_networks import BLOCKS, Network, conv, images, randomise
+from torch import Tensor, nn
+
+from facetask.cost import network_cost
+from facetask.errors import SurgeryError
+from facetask.surgery import ChannelGraph
+
+SHAPE = (3, 16, 16)
+
+
+def cut_graph(network: nn.Module) -> ChannelGraph:
+    graph = ChannelGraph.trace(network, SHAPE)
+    return graph.cut(graph.taps[-1].name)
+
+
+def keep_sets(graph: ChannelGraph, at_cut: list[int], share: float) -> dict[str, np.ndarray]:
+    """What is kept of every tap at a share of the cut graph's own multiply–accumulates."""
+    budget = share * network_cost(graph.module(), SHAPE).macs
+    found = graph.needed({graph.taps[-1].name: at_cut}, images(SHAPE, batch=8), budget)
+    return {
+        tap: np.flatnonzero(need.kept[group.component[tap]])
+        for group, need in zip(graph.groups, found, strict=True)
+        for tap in group.taps
+    }
+
+
+class Chain(nn.Module):
+    """Three convolutions."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.low, self.middle, self.top = conv(3, width), conv(width, 8), conv(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.top(torch.relu(self.middle(torch.relu(self.low(x))))))
+
+
+def test_what_the_kept_filters_do_not_read_goes_first() -> None:
+    network = randomise(Chain(), 0)
+    with torch.no_grad():
+        network.top.weight[1, [0, 2, 3, 5, 6]] = 0.0  # filter 1 of the cut reads 1, 4 and 7
+        network.middle.weight[[1, 4, 7]][:, [0, 3]] = 0.0
+    keep = keep_sets(cut_graph(network), [1], 1.0)
+    assert keep["top"].tolist() == [1]
+    assert keep["middle"].tolist() == [1, 4, 7]
+
+
+def test_of_filters_that_say_the_same_one_is_enough() -> None:
+    network = randomise(Chain(8), 0)
+    with torch.no_grad():
+        for parameter in (network.low.weight, network.low.bias):
+            parameter[4:] = 2 * parameter[:4]
+    keep = keep_sets(cut_graph(network), [0, 1, 2, 3], 1.0)
+    assert sorted(keep["low"] % 4) == [0, 1, 2, 3]
+
+
+def test_the_ranking_starts_with_the_filter_that_least_squares_gets_most_from() -> None:
+    """Against a brute force on the pixels themselves."""
+    network = randomise(Chain(), 3)
+    graph = cut_graph(network)
+    batch = images(SHAPE, batch=8)
+    found = graph.needed({"top": [0, 2]}, batch, network_cost(graph.module(), SHAPE).macs)
+    order = next(need.order for group, need in zip(graph.groups, found, strict=True) if group.taps == ("middle",))
+    with torch.no_grad():
+        x = torch.relu(network.middle(torch.relu(network.low(batch))))
+        y = network.top(x)[:, [0, 2]]
+    pixels = x.movedim(1, -1).flatten(0, -2).numpy()
+    spread = y.movedim(1, -1).flatten(0, -2).numpy().std(0)
+    weights = network.top.weight.detach().numpy()[[0, 2]].reshape(2, 8, -1) / spread[:, None, None]
+
+    def missed(kept: tuple[int, ...]) -> float:
+        few = pixels[:, list(kept)]
+        back, *_ = np.linalg.lstsq(few, pixels, rcond=None)
+        return float(np.square(np.einsum("ocs,nc->nos", weights, pixels - few @ back)).sum())
+
+    first = min(range(8), key=lambda one: missed((one,)))
+    second = min((one for one in range(8) if one != first), key=lambda one: missed((first, one)))
+    assert order[:2].tolist() == [first, second]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_the_budget_is_kept_to(block: str, share: float) -> None:
+    """Whatever the network is made of, what is chosen can be cut out, computes as it should, and costs no more."""
+    graph = cut_graph(randomise(Network([(block, 8), ("plain", 12)]), 0))
+    keep = keep_sets(graph, [0, 3, 7], share)
+    whole = network_cost(graph.module(), SHAPE).macs
+    pruned = graph.pruned(keep).module()
+    dropped = sum(len(kept) < tap.n_filters for tap, kept in zip(graph.taps, keep.values(), strict=True))
+    assert dropped
+    assert {0, 3, 7} <= set(keep[graph.taps[-1].name].tolist())
+    # Depthwise layers, gates and fixed parts are counted alike; a layer always keeps one filter.
+    assert network_cost(pruned.float(), SHAPE).macs <= max(share, 0.4) * whole
+    batch = images(SHAPE)
+    with torch.no_grad():
+        expected = graph.masked(keep)(batch)[:, keep[graph.taps[-1].name]]
+        assert torch.allclose(pruned.double()(batch), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
+def test_the_choice_loses_less_than_most_random_ones_of_the_same_cost(share: float) -> None:
+    network = randomise(Network([("residual", 8), ("plain", 12), ("residual", 12)]), 1)
+    graph = cut_graph(network)
+    cut = graph.taps[-1].name
+    batch, wanted = images(SHAPE, batch=8), [1, 2, 5]
+
+    def error(keep: dict[str, np.ndarray]) -> float:
+        kept = graph.resolve(keep)[cut]
+        with torch.no_grad():
+            found = graph.pruned(keep, batch).module()(batch)[:, np.isin(kept, wanted)]
+            return float((found - graph.module()(batch)[:, wanted]).square().mean())
+
+    chosen = keep_sets(graph, wanted, share)
+    limit = network_cost(graph.pruned(chosen).module().float(), SHAPE).macs
+    rng, others = np.random.default_rng(0), []
+    for _ in itertools.count():
+        keep = {}
+        for group in graph.groups:
+            kept = rng.random(group.n_components) < rng.uniform(0.2, 1)
+            if cut in group.taps:
+                kept[group.component[cut][wanted]] = True
+            kept[rng.integers(group.n_components)] = True
+            keep |= {tap: np.flatnonzero(kept[group.component[tap]]) for tap in group.taps}
+        if 0.8 * limit <= network_cost(graph.pruned(keep).module().float(), SHAPE).macs <= limit:
+            others.append(error(keep))
+        if len(others) == 20:
+            break
+    assert error(chosen) < np.quantile(others, 0.25)
+
+
+def test_a_filter_that_is_not_there_is_an_error() -> None:
+    graph = cut_graph(randomise(Chain(), 0))
+    with pytest.raises(SurgeryError, match="filter 4 is out of range"):
+        graph.needed({"top": [4]}, images(SHAPE), 1e9)
+    with pytest.raises(SurgeryError, match=r"unknown tap 'tpo'; did you mean 'top'"):
+        graph.needed({"tpo": [0]}, images(SHAPE), 1e9)
