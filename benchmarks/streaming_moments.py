@@ -1,10 +1,10 @@
 """Moments of a million images in bounded memory: generated responses are streamed in chunks and thrown away.
 
-    python benchmarks/streaming_moments.py [--images 1000000] [--filters 512] [--chunk 10000] [--path FILE]
+    python benchmarks/streaming_moments.py [--images 1000000] [--filters 512] [--chunk 10000]
 
 Each chunk's moments are merged into the sum so far, as a run over any source of responses can do it. Printed are the
-seconds for each tenth of the images, generating them left out, and the peak of the process's memory. With --path the
-responses are written to that file first, and the moments are computed from it as a memory map, by one call.
+seconds for each tenth of the images, generating them left out, and the peak of the process's memory. What a run does
+with a cache of so many images, benchmarks/many_images.py shows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import resource
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +35,8 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def stream(images: int, filters: int, chunk: int) -> Moments:
-    """Print the time of each tenth and return all images' moments."""
+def stream(images: int, filters: int, chunk: int) -> None:
+    """Print the time of each tenth."""
     print(f"before: {peak_mb():.0f} MB; {images} × {filters} float32 would take {images * filters * 4 / 1e6:.0f} MB")
     total: Moments | None = None
     done, seconds, reported = 0, 0.0, 0
@@ -52,40 +51,17 @@ def stream(images: int, filters: int, chunk: int) -> Moments:
             print(
                 f"  {done} images: {seconds:.1f} s, {seconds / done * 1e5:.2f} s per 100,000; peak {peak_mb():.0f} MB"
             )
-    assert total is not None
-    return total
-
-
-def mapped(path: Path, images: int, filters: int, chunk: int) -> Moments:
-    """Write the responses to a file, and return the moments that one call computes from its memory map."""
-    labels = []
-    with path.open("wb") as file:
-        for x, y in chunks(images, filters, chunk):
-            file.write(x.tobytes())
-            labels.append(y)
-    start = time.perf_counter()
-    found = Moments.from_arrays(np.memmap(path, np.float32, "r", shape=(images, filters)), np.concatenate(labels))
-    print(
-        f"  memory map: {time.perf_counter() - start:.1f} s; peak {peak_mb():.0f} MB, of which the map can be dropped"
-    )
-    return found
 
 
 def main() -> None:
-    """Print both."""
+    """Stream the images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--filters", type=int, default=512)
     parser.add_argument("--chunk", type=int, default=10_000)
-    parser.add_argument("--path", type=Path)
     given = parser.parse_args()
-    size = (given.images, given.filters, given.chunk)
     with threadpool_limits(1):
-        streamed = stream(*size)
-        if given.path:
-            other = mapped(given.path, *size)
-            gap = np.abs(streamed.xx - other.xx).max() / np.abs(streamed.xx).max()
-            print(f"  the two differ by {gap:.0e} of the largest product")
+        stream(given.images, given.filters, given.chunk)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facetask.known import moments_of_known
 from facetask.results import FilterResponse, ResponseBin
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ def closest_filter(
         among: Filters of the tap to choose from, at least one.
         rows: The images that decide: those of training.
     """
-    x = responses.tap(tap)[rows][:, list(among)].astype(np.float64)
-    targets = task.targets[rows]
     squares = np.zeros(len(among))
-    for target in targets.T:
-        known = ~np.isnan(target)
-        squares += np.square([_correlation(column, target[known]) or 0.0 for column in x[known].T])
+    for _, moments in moments_of_known(responses.taps([tap])[rows], task.targets[rows]):
+        spread = np.outer(np.diagonal(moments.xx), np.diagonal(moments.yy))
+        tells = ~(moments.dead_columns[:, None] | moments.constant_outputs)
+        explained = np.where(tells, moments.xy**2 / np.where(tells, spread, 1.0), 0.0).sum(axis=1)
+        squares += explained[list(among)]
     return int(among[int(squares.argmax())])
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+from facetask.rows import Rows
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from facetask.regression import LinearModel
+    from facetask.rows import Matrix
     from facetask.satellite import Satellite
     from facetask.splits import Split
     from facetask.task_kind import Decision
@@ -39,17 +38,18 @@ class Head:
     confusion: list[list[int]] | None
 
 
-def fit_head(x: NDArray[Any], task: Satellite, split: Split) -> Head:
+def fit_head(x: Matrix, task: Satellite, split: Split) -> Head:
     """Fit a head on training, decide on validation and measure on test.
 
     Args:
-        x: Responses of all images, ``(n_images, n_filters)``.
+        x: Responses of all images, ``(n_images, n_filters)``; they are read in blocks of rows.
         task: The satellite task.
         split: The trial's partition.
     """
     kind, targets, values = task.kind, task.targets, task.values
     scale = kind.scale(targets[split.train])
-    x_train, x_validation, x_test = (x[rows].astype(np.float64) for rows in (split.train, split.validation, split.test))
+    responses = Rows.of(x)
+    x_train, x_validation, x_test = (responses[rows] for rows in (split.train, split.validation, split.test))
     y_train, y_validation = targets[split.train], targets[split.validation]
     model = kind.fit_head(x_train, y_train, x_validation, y_validation)
     gentle = kind.gentle_head(x_train, y_train, model)
@@ -61,4 +61,4 @@ def fit_head(x: NDArray[Any], task: Satellite, split: Split) -> Head:
         learned = kind.learn(plain.predict(x_validation), values[split.validation])
         beside = kind.metrics(plain.predict(x_test), values[split.test], learned, scale)
         found |= {name + LEAST_SQUARES: beside[name] for name in kind.compared}
-    return Head(model, gentle, decision, found, kind.confusion(test, values[split.test]))
+    return Head(model, gentle, decision, found, kind.confusion(test, values[split.test], decision))

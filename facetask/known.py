@@ -6,7 +6,7 @@ the responses; where everything is known, that is all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,16 @@ import numpy as np
 from facetask.errors import CurveError
 from facetask.moments import Moments
 from facetask.regression import LinearModel, fit_ridge, mean_squares, tune_ridge, tune_ridge_each
+from facetask.rows import Rows, block_height
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facetask.curves import Curve
     from facetask.records import SelectionPath
+    from facetask.rows import Matrix
 
     Array = NDArray[np.float64]
-
-BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class TunedRegression:
 
 
 def known_together(
-    x_train: NDArray[Any], y_train: Array, x_validation: NDArray[Any], y_validation: Array
+    x_train: Matrix, y_train: Array, x_validation: Matrix, y_validation: Array
 ) -> tuple[KnownTogether, ...]:
     """Return the moments for each set of outputs that are known on the same images.
 
@@ -108,16 +108,30 @@ def tune_known(parts: Sequence[KnownTogether], *, together: bool = False) -> Tun
     return TunedRegression(model=LinearModel(coef=coef, intercept=intercept), strengths=strengths, mean_squares=squares)
 
 
-def ridge_of_known(x: NDArray[Any], y: Array, strength: float) -> LinearModel:
+def ridge_of_known(x: Matrix, y: Array, strength: float) -> LinearModel:
     """Return the ridge regression of every output on the images where it is known, at one strength."""
     coef, intercept = np.empty((x.shape[1], y.shape[1])), np.empty(y.shape[1])
-    for rows, outputs in _patterns(y):
-        model = fit_ridge(_moments(x, y, rows, outputs), strength)
+    for outputs, moments in moments_of_known(x, y):
+        model = fit_ridge(moments, strength)
         coef[:, outputs], intercept[outputs] = model.coef, model.intercept
     return LinearModel(coef=coef, intercept=intercept)
 
 
-def available_moments(x: NDArray[Any], y: Array, times: NDArray[np.intp] | None = None) -> Moments:
+def moments_of_known(x: Matrix, y: Array) -> Iterator[tuple[NDArray[np.intp], Moments]]:
+    """Yield the outputs that are known on the same images, and the moments of them and of just these images.
+
+    Args:
+        x: Responses, ``(n, n_columns)``.
+        y: Targets, ``(n, n_outputs)``, NaN where missing.
+
+    Raises:
+        CurveError: If an output is known for no image.
+    """
+    for rows, outputs in _patterns(y):
+        yield outputs, _moments(x, y, rows, outputs)
+
+
+def available_moments(x: Matrix, y: Array, times: NDArray[np.intp] | None = None) -> Moments:
     """Return moments in which every image counts for what is known of it.
 
     Means and products of responses are those of all images. An output's mean, and its products with the responses, come
@@ -145,9 +159,8 @@ def available_moments(x: NDArray[Any], y: Array, times: NDArray[np.intp] | None 
     mean = (weight * filled).sum(axis=0) / counts
     centred = np.where(known, filled - mean, 0.0)
     xy = np.zeros((x.shape[1], y.shape[1]))
-    for start in range(0, len(x), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        xy += (x[rows] - everything.mean_x).T @ (weight[rows] * centred[rows])
+    for rows, block in Rows.of(x).blocks(block_height(sum(xy.shape))):
+        xy += (block - everything.mean_x).T @ (weight[rows] * centred[rows])
     both = weight.T @ known
     return replace(
         everything,
@@ -155,6 +168,24 @@ def available_moments(x: NDArray[Any], y: Array, times: NDArray[np.intp] | None 
         xy=xy * (everything.n / counts),
         yy=(weight * centred).T @ centred * (everything.n / np.where(both > 0, both, 1.0)),
     )
+
+
+def taylor_terms(model: LinearModel, x: Matrix, y: Array) -> Array:
+    """Return each column's mean over images of |response × ∂loss/∂response|, ``(n_columns,)``; the loss is ½ error².
+
+    An output counts where it is known, there so much more than if it were known everywhere.
+
+    Args:
+        model: The linear model that the loss is of.
+        x: Responses, ``(n, n_columns)``.
+        y: Targets, ``(n, n_outputs)``, NaN where missing.
+    """
+    share = (~np.isnan(y)).mean(axis=0)
+    terms = np.zeros(len(model.coef))
+    for rows, block in Rows.of(x).blocks(block_height(sum(model.coef.shape))):
+        residual = np.where(np.isnan(y[rows]), 0.0, model.predict(block) - y[rows]) / share
+        terms += np.abs(residual @ model.coef.T * block).sum(axis=0)
+    return terms / len(y)
 
 
 def path_for(part: KnownTogether, path: SelectionPath, train: Moments) -> SelectionPath:
@@ -215,10 +246,10 @@ def _patterns(y: Array) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     return [(np.flatnonzero(known[:, outputs[0]]), np.array(outputs)) for outputs in found.values()]
 
 
-def _moments(x: NDArray[Any], y: Array, rows: NDArray[np.intp], outputs: NDArray[np.intp]) -> Moments:
+def _moments(x: Matrix, y: Array, rows: NDArray[np.intp], outputs: NDArray[np.intp]) -> Moments:
     """Return the moments of some rows and outputs."""
     if not len(rows):
         raise CurveError(f"output {int(outputs[0])} is known for no image of a split")
     if len(rows) == len(x):
         return Moments.from_arrays(x, y[:, outputs])
-    return Moments.from_arrays(x[rows], y[np.ix_(rows, outputs)])
+    return Moments.from_arrays(Rows.of(x)[rows], y[np.ix_(rows, outputs)])

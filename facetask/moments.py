@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facetask.errors import CurveError
+from facetask.rows import Rows, block_height
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BLOCK_ENTRIES = 2**21
+    from facetask.rows import Matrix
+
 DEAD_SPREAD = 1e-10
 DUPLICATE_GAP = 1e-10
 
@@ -81,10 +83,10 @@ class Moments:
             )
 
     @classmethod
-    def from_arrays(cls, x: NDArray[Any], y: NDArray[Any], times: NDArray[np.intp] | None = None) -> Moments:
+    def from_arrays(cls, x: Matrix, y: NDArray[Any], times: NDArray[np.intp] | None = None) -> Moments:
         """Return the moments of responses ``(n, n_columns)`` and targets ``(n, n_outputs)`` of any float type.
 
-        Rows are read in blocks, so a memory-mapped array needs memory for one block only.
+        Responses are read in blocks of rows, so a memory-mapped array needs memory for one block only.
 
         Args:
             x: Responses.
@@ -96,7 +98,7 @@ class Moments:
 
         Source: Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance".
         """
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) == 0:
+        if len(x.shape) != 2 or y.ndim != 2 or len(x) != len(y) or len(x) == 0:
             raise CurveError(
                 f"moments: responses of shape {x.shape} and targets of shape {y.shape}; "
                 "(n, n_columns) and (n, n_outputs) with the same n ≥ 1 are needed"
@@ -107,27 +109,26 @@ class Moments:
                     f"moments: times of shape {times.shape} for {len(x)} rows; counts are needed, not all 0"
                 )
             drawn = np.flatnonzero(times)
-            x, y, times = x[drawn], y[drawn], times[drawn]
+            x, y, times = Rows.of(x)[drawn], y[drawn], times[drawn]
         p, width = x.shape[1], x.shape[1] + y.shape[1]
-        rows = max(256, BLOCK_ENTRIES // max(width, 1))
+        height = block_height(width)
         n, mean, scatter = 0, np.zeros(width), np.zeros((width, width))
         # The last row of a block holds Chan's correction, so that one product adds both.
-        block = np.empty((min(rows, len(x)) + 1, width))
-        for start in range(0, len(x), rows):
-            stop = min(start + rows, len(x))
-            length = stop - start
+        block = np.empty((min(height, len(x)) + 1, width))
+        for rows, values in Rows.of(x).blocks(height):
+            length = len(values)
             part = block[: length + 1]
-            part[:length, :p] = x[start:stop]
-            part[:length, p:] = y[start:stop]
+            part[:length, :p] = values
+            part[:length, p:] = y[rows]
             if not np.isfinite(part[:length]).all():
-                raise CurveError(_non_finite(x, y, rows))
+                raise CurveError(_non_finite(x, y))
             if times is None:
                 count = length
                 part_mean = part[:length].mean(axis=0)
                 part[:length] -= part_mean
             else:
-                weight = times[start:stop].astype(np.float64)
-                count = int(times[start:stop].sum())
+                weight = times[rows].astype(np.float64)
+                count = int(times[rows].sum())
                 part_mean = weight @ part[:length] / count
                 part[:length] -= part_mean
                 part[:length] *= np.sqrt(weight)[:, None]
@@ -278,17 +279,18 @@ def _listed(names: Sequence[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
-def _non_finite(x: NDArray[Any], y: NDArray[Any], rows: int) -> str:
+def _non_finite(x: Matrix, y: NDArray[Any]) -> str:
     """Return a message that counts the values that are not finite and names the first column that holds one."""
     messages = []
-    for name, array in (("responses", x), ("targets", y)):
-        bad = np.zeros(array.shape[1], dtype=np.int64)
-        for start in range(0, len(array), rows):
-            bad += (~np.isfinite(np.asarray(array[start : start + rows], dtype=np.float64))).sum(axis=0)
+    for name, rows in (("responses", Rows.of(x)), ("targets", Rows.of(y))):
+        n, width = rows.shape
+        bad = np.zeros(width, dtype=np.int64)
+        for _, block in rows.blocks(block_height(width)):
+            bad += (~np.isfinite(block)).sum(axis=0)
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             messages.append(
-                f"{int(bad.sum())} of {array.size} {name} are NaN or infinite, first in column {first} "
-                f"({int(bad[first])} of {len(array)} images)"
+                f"{int(bad.sum())} of {n * width} {name} are NaN or infinite, first in column {first} "
+                f"({int(bad[first])} of {n} images)"
             )
     return "; ".join(messages) + ": drop these images or repair the network that made them"

@@ -74,13 +74,31 @@ class BaseNetwork:
         return fingerprint(self.module.state_dict(), [*identity, [tap.name for tap in self.graph.taps]])
 
     def filter_weights(self) -> dict[str, NDArray[np.float64]]:
-        """Return each tap's filters, ``(n_filters, n_weights)``; where a filter has several (MFM's), side by side."""
+        """Return each tap's filters, ``(n_filters, n_weights)``; where a filter has several (MFM's), side by side.
+
+        Raises:
+            SurgeryError: If a tap's filters are not those of one convolution.
+        """
         weights = {}
         for tap in self.graph.taps:
-            weight = self.module.get_submodule(tap.convolution).get_parameter("weight").detach().double().cpu()
-            rows = weight.flatten(1).numpy()
+            rows = _filters_of(self.module.get_submodule(tap.convolution))
+            if len(rows) % tap.n_filters:
+                raise SurgeryError(
+                    f"tap {tap.name!r}: {tap.n_filters} filters cannot be told apart by the weights of "
+                    f"{tap.convolution!r}, which has {len(rows)}; use a selector that needs no weights, such as lasso"
+                )
             weights[tap.name] = np.concatenate(np.split(rows, len(rows) // tap.n_filters), axis=1)
         return weights
+
+
+def _filters_of(convolution: nn.Module) -> NDArray[np.float64]:
+    """Return a convolution's filters, ``(n_filters, n_weights)``: what each output channel weighs its inputs by."""
+    from torch import nn
+
+    weight = convolution.get_parameter("weight").detach().double().cpu()
+    if isinstance(convolution, nn.ConvTranspose2d):  # inputs first, each with the outputs of its own part of the groups
+        weight = weight.reshape(convolution.groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
+    return np.asarray(weight.flatten(1).numpy())
 
 
 def load_network(name: str, params: Any, plugins: PluginManager) -> BaseNetwork:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import eigh, lapack
 
 from facetask.errors import CurveError
 from facetask.moments import Moments
+from facetask.rows import Rows, block_height
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from facetask.rows import Matrix
 
 STRENGTHS = (0.0, *(float(strength) for strength in np.logspace(-6, 1, 15)))
 RANK_TOLERANCE = 1e-12
@@ -31,15 +34,18 @@ class LinearModel:
     coef: NDArray[np.float64]
     intercept: NDArray[np.float64]
 
-    def predict(self, x: NDArray[Any]) -> NDArray[np.float64]:
-        """Return predicted targets ``(n, n_outputs)`` of responses ``(n, n_columns)``.
+    def predict(self, x: Matrix) -> NDArray[np.float64]:
+        """Return predicted targets ``(n, n_outputs)`` of responses ``(n, n_columns)``, read in blocks of rows.
 
         Raises:
             CurveError: If the number of columns is not the model's.
         """
-        if x.ndim != 2 or x.shape[1] != len(self.coef):
+        if len(x.shape) != 2 or x.shape[1] != len(self.coef):
             raise CurveError(f"responses of shape {x.shape} for a model of {len(self.coef)} columns")
-        return np.asarray(x @ self.coef + self.intercept, dtype=np.float64)
+        predicted = np.empty((len(x), len(self.intercept)))
+        for rows, block in Rows.of(x).blocks(block_height(sum(self.coef.shape))):
+            predicted[rows] = block @ self.coef + self.intercept
+        return predicted
 
 
 def fit_ridge(train: Moments, strength: float) -> LinearModel:

@@ -20,6 +20,7 @@ import numpy as np
 from facetask.cache import cache_folder
 from facetask.data import DIGEST_SIZE
 from facetask.errors import CurveError, RunDirError
+from facetask.rows import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,12 +46,12 @@ class Responses:
     columns: dict[str, slice]
 
     def tap(self, name: str) -> NDArray[np.float32]:
-        """Return one tap's responses, ``(n_images, n_filters)``."""
+        """Return one tap's responses, ``(n_images, n_filters)``, a part of the matrix and no copy."""
         return self.matrix[:, self.columns[name]]
 
-    def taps(self, names: Iterable[str]) -> NDArray[np.float32]:
-        """Return several taps' responses side by side, ``(n_images, sum of n_filters)``."""
-        return np.concatenate([self.tap(name) for name in names], axis=1)
+    def taps(self, names: Iterable[str]) -> Rows:
+        """Return several taps' responses side by side, ``(n_images, sum of n_filters)``, still to be read."""
+        return Rows(self.matrix, tuple(self.columns[name] for name in names))
 
 
 class ResponseCache:
@@ -64,7 +65,9 @@ class ResponseCache:
     def __init__(self, network: str, width: int) -> None:
         self._folder = cache_folder(f"responses/{network}")
         self._width = width
-        self._place: dict[bytes, tuple[Path, int]] = {}
+        self._shards: list[Path] = []
+        self._starts = [0]  # of each shard, were they one below the other, and the end of the last
+        self._place: dict[bytes, int] = {}
         for keys in sorted(self._folder.glob("*.keys")):
             self._index(keys)
 
@@ -80,14 +83,14 @@ class ResponseCache:
         Raises:
             RunDirError: If there is no room on disk for the memory map.
         """
-        rows = self._room(len(digests))
-        wanted: dict[Path, list[tuple[int, int]]] = {}
-        for target, digest in enumerate(digests):
-            shard, source = self._place[digest.tobytes()]
-            wanted.setdefault(shard, []).append((target, source))
-        for shard, pairs in wanted.items():
-            target, source = np.array(pairs).T
-            rows[target] = np.load(shard, mmap_mode="r")[source]
+        rows = room(len(digests), self._width)
+        places = np.fromiter((self._place[digest.tobytes()] for digest in digests), np.intp, len(digests))
+        order = np.argsort(places, kind="stable")
+        ends = np.searchsorted(places[order], self._starts)
+        for shard, start, first, end in zip(self._shards, self._starts[:-1], ends[:-1], ends[1:], strict=True):
+            if first < end:
+                wanted = order[first:end]
+                rows[wanted] = np.load(shard, mmap_mode="r")[places[wanted] - start]
         return rows
 
     def write(self, digests: NDArray[np.void], rows: NDArray[np.float32]) -> None:
@@ -111,22 +114,6 @@ class ResponseCache:
             ) from None
         self._index(keys)
 
-    def _room(self, n: int) -> NDArray[np.float32]:
-        """Return room for n rows: in memory, or mapped to a nameless file, of which the system keeps what it can."""
-        n_bytes = 4 * n * self._width
-        if n_bytes <= MOST_BYTES_IN_MEMORY:
-            return np.empty((n, self._width), dtype=np.float32)
-        try:
-            with tempfile.TemporaryFile(dir=self._folder) as file:
-                if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process in the middle of a write
-                    os.posix_fallocate(file.fileno(), 0, n_bytes)
-                return np.memmap(file, np.float32, "r+", shape=(n, self._width))
-        except OSError as error:
-            raise RunDirError(
-                f"{self._folder}: no room for {n} images' responses, {n_bytes / 1e9:.1f} GB ({error.strerror}); make "
-                "room, or set FACETASK_CACHE to another folder"
-            ) from None
-
     def _index(self, keys: Path) -> None:
         """Note which images a shard holds; a damaged shard is passed over and its images computed again."""
         shard = keys.with_suffix(".npy")
@@ -138,8 +125,36 @@ class ResponseCache:
         except (OSError, ValueError, EOFError):
             intact = False
         if intact:
+            start = self._starts[-1]
             for row in range(n):
-                self._place[digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE]] = (shard, row)
+                self._place[digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE]] = start + row
+            self._shards.append(shard)
+            self._starts.append(start + n)
+
+
+def room(n: int, width: int) -> NDArray[np.float32]:
+    """Return zeros for n images' responses, ``(n, width)``.
+
+    Up to a gibibyte they lie in memory, beyond it in a nameless file of the cache, mapped: the system keeps of it what
+    it can.
+
+    Raises:
+        RunDirError: If there is no room on disk.
+    """
+    n_bytes = 4 * n * width
+    if n_bytes <= MOST_BYTES_IN_MEMORY:
+        return np.zeros((n, width), dtype=np.float32)
+    folder = cache_folder("responses")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process in the middle of a write
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            return np.memmap(file, np.float32, "r+", shape=(n, width))
+    except OSError as error:
+        raise RunDirError(
+            f"{folder}: no room for {n} images' responses, {n_bytes / 1e9:.1f} GB ({error.strerror}); make room, or "
+            "set FACETASK_CACHE to another folder"
+        ) from None
 
 
 def collect_responses(
@@ -178,6 +193,27 @@ def collect_responses(
     finally:
         flush()
     return cache.read(digests)
+
+
+def forward_responses(responder: nn.Module, loader: ImageLoader, images: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return pooled responses that nobody needs again, ``(n_images, n_filters)``; zeros but for some images.
+
+    Args:
+        responder: Maps images to pooled responses, ``(batch, n_filters)``.
+        loader: How images reach it.
+        images: Indices of the images to compute, at least one.
+
+    Raises:
+        DataError: If an image cannot be read any more.
+        RunDirError: If there is no room on disk.
+    """
+    batches = loader.outputs(responder, images)
+    rows, values = next(batches)
+    found = room(len(loader.images.keys), values.shape[1])
+    found[rows] = values
+    for rows, values in batches:
+        found[rows] = values
+    return found
 
 
 def _first_of_each(digests: NDArray[np.void], cache: ResponseCache) -> NDArray[np.intp]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facetask import CurveError, Moments
-from facetask import moments as module
+from facetask import rows as module
 
 
 def same(one: Moments, other: Moments, tolerance: float = 1e-12) -> None:

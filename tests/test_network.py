@@ -65,6 +65,36 @@ def test_filters_of_max_feature_maps_lie_side_by_side(network: BaseNetwork) -> N
     assert np.array_equal(halved.filter_weights()["0"], np.array(expected))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_filter_holds_what_its_output_weighs_its_inputs_by(
+    network: BaseNetwork, transposed: bool, groups: int
+) -> None:
+    convolution = (nn.ConvTranspose2d if transposed else nn.Conv2d)(4, 6, 3, groups=groups, bias=False)
+    tap = replace(network.graph.taps[0], n_filters=6)
+    graph = type("Graph", (), {"taps": (tap,)})()
+    found = replace(network, module=nn.Sequential(convolution), graph=graph).filter_weights()["0"]
+    # One bright input channel at a time: what each output makes of it is its weights there.
+    seen = np.zeros((6, 4, 9))
+    for channel in range(4):
+        image = torch.zeros(1, 4, 5, 5)
+        image[0, channel, 2, 2] = 1
+        with torch.no_grad():
+            around = convolution(image)[0]
+        start = 2 if transposed else 0
+        part = around[:, start : start + 3, start : start + 3]
+        seen[:, channel] = (part if transposed else part.flip(1, 2)).flatten(1).numpy()
+    own = [np.concatenate([row for row in rows if row.any()]) for rows in seen]
+    np.testing.assert_allclose(found, own, rtol=1e-6)
+
+
+def test_filters_that_are_not_those_of_one_convolution(network: BaseNetwork) -> None:
+    tap = replace(network.graph.taps[0], n_filters=12)
+    joined = replace(network, graph=type("Graph", (), {"taps": (tap,)})())  # type: ignore[arg-type]
+    with pytest.raises(SurgeryError, match=r"tap '0': 12 filters cannot be told apart .* '0', which has 8; use"):
+        joined.filter_weights()
+
+
 def test_weights_that_do_not_fit_are_told_key_by_key() -> None:
     module = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     before = {key: value.clone() for key, value in module.state_dict().items()}

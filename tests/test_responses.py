@@ -15,7 +15,7 @@ from facetask import CurveError, DataError, FaceData, Preprocessing, RunDirError
 from facetask import responses as module
 from facetask.data import Images, scan_images
 from facetask.loader import ImageLoader
-from facetask.responses import ResponseCache, Responses, collect_responses
+from facetask.responses import ResponseCache, Responses, collect_responses, forward_responses
 from facetask.testing import toy_faces
 
 SPEC = Preprocessing(size=(16, 16), colour="rgb", mean=(127.5,) * 3, std=(127.5,) * 3)
@@ -97,6 +97,21 @@ def test_no_room_for_the_memory_map_is_an_error(setting: Setting, monkeypatch: p
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(RunDirError, match=r"no room for 22 images' responses, 0.0 GB \(No space left.*FACETASK_CACHE"):
         setting.collect(images)
+
+
+def test_responses_that_nobody_needs_again_are_not_cached(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = setting.images()
+    loader, wanted = ImageLoader(images, SPEC, "cpu", 4, 0), np.array([1, 2, 5, 8, 9, 20])
+    expected = np.zeros((22, WIDTH), dtype=np.float32)
+    expected[wanted] = setting.expected(images)[wanted]
+    found = forward_responses(setting.responder, loader, wanted)
+    assert setting.responder.images == 6
+    monkeypatch.setattr(module, "MOST_BYTES_IN_MEMORY", 1)
+    mapped = forward_responses(setting.responder, loader, wanted)
+    assert (type(found), type(mapped)) == (np.ndarray, np.memmap)
+    for rows in (found, mapped):
+        np.testing.assert_allclose(rows, expected, atol=1e-6)
+    assert not [path for path in cache_folder("responses").rglob("*") if path.is_file()]
 
 
 def test_a_second_pass_computes_nothing_and_gives_the_same(setting: Setting) -> None:
@@ -243,7 +258,8 @@ def test_taps_are_column_ranges() -> None:
     matrix = np.arange(12, dtype=np.float32).reshape(2, 6)
     responses = Responses(matrix, {"a": slice(0, 1), "b": slice(1, 4), "c": slice(4, 6)})
     np.testing.assert_array_equal(responses.tap("b"), matrix[:, 1:4])
-    np.testing.assert_array_equal(responses.taps(["c", "a"]), matrix[:, [4, 5, 0]])
+    np.testing.assert_array_equal(responses.taps(["c", "a"]).array(), matrix[:, [4, 5, 0]])
+    assert np.shares_memory(responses.tap("b"), matrix)
 
 
 def test_worker_processes_change_nothing(setting: Setting) -> None:

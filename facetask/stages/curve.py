@@ -10,7 +10,7 @@ import numpy as np
 
 from facetask.curves import Curve, Refit, characteristic_curve, columns_of
 from facetask.errors import CurveError, FacetaskError
-from facetask.known import KnownTogether, available_moments, joined, known_together, path_for
+from facetask.known import KnownTogether, available_moments, joined, known_together, path_for, taylor_terms
 from facetask.records import SelectionPath, SelectionProblem
 from facetask.regression import fit_ridge
 from facetask.splits import group_codes
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from facetask.progress import Advance
     from facetask.records import Selector
     from facetask.responses import Responses
+    from facetask.rows import Rows
     from facetask.satellite import Satellite
     from facetask.splits import Split
 
@@ -90,13 +91,14 @@ class Chooser:
         """
         x = responses.taps(taps)
         y, _ = scaled_targets(task, split)
+        x_train, y_train = x[split.train], y[split.train]
         where = taps[0] if len(taps) == 1 else f"{len(taps)} taps from {taps[0]} to {taps[-1]}"
         try:
-            parts = known_together(x[split.train], y[split.train], x[split.validation], y[split.validation])
-            train = parts[0].train if len(parts) == 1 else available_moments(x[split.train], y[split.train])
+            parts = known_together(x_train, y_train, x[split.validation], y[split.validation])
+            train = parts[0].train if len(parts) == 1 else available_moments(x_train, y_train)
             if train.dead_columns.all() and not train.constant_outputs.all():
                 return joined([_dead_curve(part, component) for part in parts], parts)
-            problem = self._problem(x[split.train], y[split.train], taps, component, train, self.seed)
+            problem = self._problem(x_train, y_train, taps, component, train, self.seed)
             path = self.selector.select(problem, self.params)
             _check_form(path.supports)
             # A path's supports are for all outputs; each is refitted and measured on the images where it is known.
@@ -106,7 +108,7 @@ class Chooser:
                 for part, of_part in zip(parts, paths, strict=True)
             ]
             drawn = joined(curves, parts) if len(parts) > 1 else curves[0]
-            orders = self._resampled(x[split.train], y[split.train], taps, component, task, split)
+            orders = self._resampled(x_train, y_train, taps, component, task, split)
         except FacetaskError as error:
             raise CurveError(f"task {task.spec.name!r}, {where}, selector {self.selector.name!r}: {error}") from error
         notes = drawn.notes
@@ -116,7 +118,7 @@ class Chooser:
 
     def _resampled(
         self,
-        x: NDArray[np.float32],
+        x: Rows,
         y: NDArray[np.float64],
         taps: Sequence[str],
         component: NDArray[np.intp],
@@ -131,7 +133,7 @@ class Chooser:
         for index in range(self.bootstrap):
             rng = np.random.default_rng((self.seed, index))  # the same resamples for every tap
             times = resample(groups, rng)
-            rows = np.repeat(np.arange(len(x)), times) if self.selector.needs & {"responses", "gradients"} else slice(0)
+            rows = np.repeat(np.arange(len(x)), times)
             draw = int(rng.integers(2**31))
             try:
                 moments = available_moments(x, y, times)
@@ -146,7 +148,7 @@ class Chooser:
 
     def _problem(
         self,
-        x: NDArray[np.float32],
+        x: Rows,
         y: NDArray[np.float64],
         taps: Sequence[str],
         component: NDArray[np.intp],
@@ -162,19 +164,16 @@ class Chooser:
                     "it needs images that have all of the task's labels, and in training there is none; use a selector "
                     "that works from moments, such as lasso"
                 )
-            x, y = x[whole], y[whole]
+            x, y = x[np.flatnonzero(whole)], y[whole]
             train = available_moments(x, y)
         gradients = None
         if "gradients" in needs:
-            model = fit_ridge(train, 1e-3)
-            known = ~np.isnan(y)  # an output counts where it is known, there so much more than if it were everywhere
-            residual = np.where(known, model.predict(x) - y, 0.0) / known.mean(axis=0)
-            slope = residual @ model.coef.T  # ∂(½ squared error)/∂response
-            gradients = np.abs(slope * x).mean(axis=0)
+            gradients = taylor_terms(fit_ridge(train, 1e-3), x, y)
         return SelectionProblem(
             moments=train,
             component=component,
-            responses=x.astype(np.float64) if "responses" in needs else None,
+            tap=np.repeat(np.arange(len(x.columns)), [columns.stop - columns.start for columns in x.columns]),
+            responses=x.array() if "responses" in needs else None,
             targets=y if "responses" in needs else None,
             weights=tuple(row for tap in taps for row in self.weights[tap]) if "weights" in needs else None,
             gradients=gradients,

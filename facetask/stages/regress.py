@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from facetask.heads import fit_head
 from facetask.known import known_together, tune_known
+from facetask.rows import Rows
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from facetask.responses import Responses
+    from facetask.rows import Matrix
     from facetask.satellite import Satellite
     from facetask.splits import Split
     from facetask.task_kind import Decision
@@ -93,22 +95,23 @@ def scaled_targets(task: Satellite, split: Split) -> tuple[NDArray[np.float64], 
     return targets / scale, scale
 
 
-def fit_tap(tap: str, x: NDArray[np.float32], task: Satellite, split: Split) -> TapFit:
+def fit_tap(tap: str, x: Matrix, task: Satellite, split: Split) -> TapFit:
     """Regress the task on one tap.
 
     Args:
         tap: The tap.
-        x: Responses of all images to its filters, or to some of them, ``(n_images, n_filters)``.
+        x: Responses of all images to its filters, or to some of them, ``(n_images, n_filters)``; they are read in
+            blocks of rows.
         task: The satellite task.
         split: The trial's partition.
     """
     y, scale = scaled_targets(task, split)
-    train, validation = split.train, split.validation
-    parts = known_together(x[train], y[train], x[validation], y[validation])
+    train, validation, responses = split.train, split.validation, Rows.of(x)
+    parts = known_together(responses[train], y[train], responses[validation], y[validation])
     tuned = tune_known(parts, together=task.kind.one_strength)
     kind = task.kind
-    decision: Decision = kind.learn(tuned.model.predict(x[validation]) * scale, task.values[validation])
-    predicted = tuned.model.predict(x[split.test]) * scale
+    decision: Decision = kind.learn(tuned.model.predict(responses[validation]) * scale, task.values[validation])
+    predicted = tuned.model.predict(responses[split.test]) * scale
     return TapFit(
         tap=tap,
         n_filters=x.shape[1],

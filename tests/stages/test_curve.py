@@ -73,7 +73,7 @@ def test_a_coupled_group_s_components_own_columns_of_all_its_taps(world: tuple[A
     responses, task, split = world
     spy = Spy(path=(np.array([1]), np.array([0, 3])))
     found = chooser(spy).curve(responses, ["low", "high"], COUPLED, task, split)
-    x, y = responses.taps(["low", "high"]).astype(float), task.values
+    x, y = responses.taps(["low", "high"]).array(), task.values
     assert found.n_filters == (1, 2)
     for columns, rmse in zip(([1, 4], [0, 3, 6]), found.rmse, strict=True):
         refit = LinearRegression().fit(x[split.train][:, columns], y[split.train])
@@ -389,3 +389,11 @@ def test_the_lasso_draws_a_curve_from_partly_known_labels(
         assert drawn.rmse[-1] < 0.7 * drawn.rmse[0]
         assert len(drawn.resampled) == bootstrap
         assert not any("more than the tolerance" in note for note in drawn.notes)
+
+
+def test_a_problem_says_which_tap_a_column_belongs_to(world: tuple[Any, Any, Any]) -> None:
+    responses, task, split = world
+    spy = Spy()
+    chooser(spy).curve(responses, ["low", "high"], np.arange(7), task, split)
+    chooser(spy).curve(responses, ["high"], np.arange(4), task, split)
+    assert [problem.tap.tolist() for problem in spy.problems] == [[0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0]]
