@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facetask import results as shape
+from facetask.alignment import is_known
 from facetask.curves import Curve
 from facetask.filter_response import closest_filter, responses_to
 from facetask.keep_sets import choose, draws
+from facetask.landmarks import DETECTED_LICENCE
 from facetask.satellite import seed_of_trial, to_finite
 from facetask.splits import missing_values
 from facetask.stability import selection_probability
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facetask.config import RunConfig
+    from facetask.data import Images
     from facetask.outcomes import TaskRecord, TrialOutcomes
     from facetask.prepare import Materials
     from facetask.responses import Responses
@@ -73,9 +76,22 @@ def assemble(
             n_groups=_n_groups(images.data.column(groups)) if groups else None,
             source=images.data.source,
             licence=images.data.licence,
+            align=_align(config, images),
         ),
         tasks=[_task(config, record, responses, until) for record in records],
         wall_s=wall_s,
+    )
+
+
+def _align(config: RunConfig, images: Images) -> shape.AlignSummary | None:
+    """Return what faces were aligned by, and on how many images no face is known."""
+    if config.data.align is None or images.points is None:
+        return None
+    landmarks = config.data.align.landmarks
+    return shape.AlignSummary(
+        landmarks=landmarks,
+        licence=DETECTED_LICENCE if landmarks == "detect" else images.data.licence,
+        n_without_face=int((~is_known(images.points)).sum()),
     )
 
 

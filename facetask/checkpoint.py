@@ -58,7 +58,7 @@ class _Task(_Base):
     unit: str
     classes: tuple[str, ...]
     edges: tuple[tuple[float, ...], ...]
-    flip: Flip
+    flip: Flip | tuple[Flip, ...]
 
 
 class _Round(_Base):

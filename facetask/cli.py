@@ -122,7 +122,9 @@ def check(config: Config, override: Override = None, plugins_dir: PluginsDir = N
     print(f"{config}: good; {len(materials.images.data)} images, {len(materials.network.graph.taps)} taps")
     for task in materials.tasks:
         labels = task.summary()
-        print(f"  {task.spec.name}: {labels.kind}, {labels.n_labelled} labelled, {labels.n_missing} missing")
+        partly = f", {labels.n_partly} partly" if labels.n_partly else ""
+        counts = f"{labels.n_labelled} labelled{partly}, {labels.n_missing} missing"
+        print(f"  {task.spec.name}: {labels.kind}{task.extent()}, {counts}")
 
 
 @app.command()
@@ -239,7 +241,7 @@ def plugins_check(plugins_dir: PluginsDir = None) -> None:
 
 @plugins_app.command("new")
 def plugins_new(
-    kind: Annotated[str, typer.Argument(help="task, selector, architecture or dataset.", metavar="KIND")],
+    kind: Annotated[str, typer.Argument(help="task, selector, architecture, dataset or score.", metavar="KIND")],
     name: Annotated[str, typer.Argument(help="The plugin's name: lower-case words joined by hyphens.", metavar="NAME")],
     out: Annotated[
         Path | None, typer.Option("--out", help="The package's folder; by default facetask-KIND-NAME.")

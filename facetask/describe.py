@@ -13,6 +13,7 @@ from facetask.alignment import is_known
 from facetask.context import run_context
 from facetask.data import load_images
 from facetask.errors import FacetaskError
+from facetask.label_warnings import n_copies
 from facetask.landmarks import face_points
 from facetask.satellite import load_satellites, seed_of_trial
 from facetask.splits import PARTS, group_codes, missing_values
@@ -98,6 +99,7 @@ class TaskDescription:
         missing_share: Their share.
         source: Where the labels come from.
         licence: The labels' licence.
+        notes: What the labels' source says of them.
         histograms: Their distribution, one for each value of a task with several.
         left_out: Classes with too few images, with their counts.
         split: Images of each part in trial 0.
@@ -114,6 +116,7 @@ class TaskDescription:
     missing_share: float = 0.0
     source: str = ""
     licence: str = ""
+    notes: tuple[str, ...] = ()
     histograms: tuple[Histogram, ...] = ()
     left_out: dict[str, int] | None = None
     split: dict[str, int] | None = None
@@ -238,17 +241,13 @@ def _describe_task(
         missing_share=summary.n_missing / len(data),
         source=summary.source,
         licence=summary.licence,
+        notes=task.given.notes,
         histograms=tuple(_histograms(task, summary.counts)),
         left_out=task.left_out,
         split=None if split is None else {part: len(getattr(split, part)) for part in PARTS},
-        n_leaked=None if split is None else _n_leaked(split, content),
+        n_leaked=None if split is None else n_copies(split, content),
         problem=problem,
     )
-
-
-def _n_leaked(split: Split, content: NDArray[np.intp]) -> int:
-    """Return how many images of the validation and test splits have the content of one in training."""
-    return int(np.isin(content[np.concatenate([split.validation, split.test])], content[split.train]).sum())
 
 
 def _histograms(task: Satellite, counts: dict[str, int]) -> Iterator[Histogram]:

@@ -66,6 +66,8 @@ def _task_lines(task: TaskDescription) -> Iterator[str]:
         f"{task.n_missing} missing ({100 * task.missing_share:.1f} %)"
     )
     yield f"  labels from: {task.source or 'not stated'} ({task.licence})"
+    for note in task.notes:
+        yield f"  note: {note}"
     for histogram in task.histograms:
         if histogram.name:
             yield f"  {histogram.name}"

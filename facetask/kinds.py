@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facetask.records import Flip, Kind, Labels
+    from facetask.rows import Matrix
 
     Array = NDArray[np.float64]
 
 MOST_CONFUSED = 50
 """Classes up to which a confusion matrix is kept."""
+_MIRROR_SIGNS = {"keep": 1.0, "negate": -1.0}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class TaskSpec:
         unit: Unit of continuous and binned values.
         classes: Names of the classes, bins or labels.
         edges: Inner bin edges for each output.
-        flip: What a mirrored image's label is.
+        flip: What a mirrored image's label is: one rule, or one for each output.
     """
 
     name: str
@@ -54,12 +56,17 @@ class TaskSpec:
     unit: str = ""
     classes: tuple[str, ...] = ()
     edges: tuple[tuple[float, ...], ...] = ()
-    flip: Flip = "keep"
+    flip: Flip | tuple[Flip, ...] = "keep"
 
     @classmethod
     def of(cls, labels: Labels, name: str) -> TaskSpec:
         """Return the description of some labels."""
         return cls(name, labels.kind, labels.unit, labels.classes, labels.edges, labels.flip)
+
+    def mirror_signs(self) -> Array | None:
+        """Return what a mirrored image's targets are multiplied by, ``(n_outputs,)`` or ``(1,)``; None: never."""
+        rules = (self.flip,) if isinstance(self.flip, str) else self.flip
+        return None if "never" in rules else np.array([_MIRROR_SIGNS[rule] for rule in rules])
 
     def behaviour(self) -> TaskKind:
         """Return how a task of this kind behaves."""
@@ -71,6 +78,7 @@ class Binary(TaskKind):
 
     main_metric = "accuracy"
     higher_is_better = True
+    has_classes = True
     loss: ClassVar[Loss] = "mse"
 
     def learn(self, predictions: Array, values: Array) -> Decision:
@@ -83,6 +91,11 @@ class Binary(TaskKind):
             **two_class_metrics(predictions[:, 0], values[:, 0] > 0.5, decision["threshold"]),
             "rmse": metrics.scaled_rmse(predictions, values, scale),
         }
+
+    def confusion(self, predictions: Array, values: Array, decision: Decision) -> list[list[int]] | None:
+        """Return how many images of either class (row) were taken for either class (column)."""
+        found, true = predictions[:, 0] > decision["threshold"], values[:, 0] > 0.5
+        return _counts(found.astype(np.intp), true.astype(np.intp), 2)
 
     def unit(self, n_outputs: int) -> str:
         """Return the unit of the RMSE: labels are 0 and 1."""
@@ -104,13 +117,13 @@ class Multilabel(TaskKind):
     higher_is_better = True
     loss: ClassVar[Loss] = "partial-bce"
 
-    def fit_head(self, x_train: Array, y_train: Array, x_validation: Array, y_validation: Array) -> LinearModel:
+    def fit_head(self, x_train: Matrix, y_train: Array, x_validation: Matrix, y_validation: Array) -> LinearModel:
         """Fit each label's regression, and on validation the curve from its score to the log-odds of the label."""
         model = self.regression(x_train, y_train, x_validation, y_validation)
         held_out = model.predict(x_validation), y_validation
         return self._calibrated(model, held_out, (model.predict(x_train), y_train))
 
-    def gentle_head(self, x_train: Array, y_train: Array, fitted: LinearModel) -> LinearModel:
+    def gentle_head(self, x_train: Matrix, y_train: Array, fitted: LinearModel) -> LinearModel:
         """Return strongly shrunk regressions, as log-odds; they hardly know the training images by heart."""
         model = super().gentle_head(x_train, y_train, fitted)
         return self._calibrated(model, (model.predict(x_train), y_train))
@@ -187,7 +200,7 @@ class Binned(TaskKind):
             **super().metrics(predictions, values, decision, scale),
         }
 
-    def confusion(self, predictions: Array, values: Array) -> list[list[int]] | None:
+    def confusion(self, predictions: Array, values: Array, decision: Decision) -> list[list[int]] | None:
         """Return how many images of each bin (row) were taken for each bin (column), where all values are known."""
         whole = ~np.isnan(values).any(axis=1)
         return _counts(self._index(predictions[whole]), self._index(values[whole]), len(self.spec.classes))
@@ -232,7 +245,7 @@ class Nominal(TaskKind):
         """Return the unit of the RMSE: targets are 0 and 1."""
         return ""
 
-    def fit_head(self, x_train: Array, y_train: Array, x_validation: Array, y_validation: Array) -> LinearModel:
+    def fit_head(self, x_train: Matrix, y_train: Array, x_validation: Matrix, y_validation: Array) -> LinearModel:
         """Fit a multinomial logistic regression, its penalty tuned on validation; outputs are logits.
 
         Raises:
@@ -243,7 +256,7 @@ class Nominal(TaskKind):
             raise CurveError(f"task {self.spec.name!r}: the training split has one class only; nothing to learn")
         return fit_multinomial(x_train, y, x_validation, truth, len(self.spec.classes))
 
-    def gentle_head(self, x_train: Array, y_train: Array, fitted: LinearModel) -> LinearModel:
+    def gentle_head(self, x_train: Matrix, y_train: Array, fitted: LinearModel) -> LinearModel:
         """Return the fitted head: its penalty keeps it gentle."""
         return fitted
 
@@ -260,7 +273,7 @@ class Nominal(TaskKind):
             "rmse": metrics.scaled_rmse(predictions, self.targets(values), scale),
         }
 
-    def confusion(self, predictions: Array, values: Array) -> list[list[int]] | None:
+    def confusion(self, predictions: Array, values: Array, decision: Decision) -> list[list[int]] | None:
         """Return how many images of each class (row) were taken for each class (column)."""
         return _counts(predictions.argmax(axis=1), values[:, 0].astype(int), len(self.spec.classes))
 

@@ -52,6 +52,18 @@ def labels_table(task: Satellite, split: Split) -> Any:
     return pyarrow.table(cells).replace_schema_metadata({"facetask": json.dumps(about, ensure_ascii=False)})
 
 
+def is_labels_table(path: Path) -> bool:
+    """Return whether a file is a run's own table of the task that it is named after, and nobody else's."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        about = (parquet.read_schema(path).metadata or {}).get(b"facetask", b"{}")
+        return bool(json.loads(about).get("task") == path.stem)
+    except (pyarrow.ArrowException, OSError, ValueError, AttributeError):
+        return False
+
+
 def image_names(data: FaceData) -> list[str]:
     """Return each image's path within the dataset's folder, or within the deepest folder that holds them all."""
     source = Path(data.source or ".").absolute()

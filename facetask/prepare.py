@@ -13,6 +13,7 @@ from facetask.checkpoint import load_base
 from facetask.context import run_context
 from facetask.data import Images, load_images
 from facetask.errors import ConfigError, PluginError, first_names
+from facetask.label_warnings import label_warnings
 from facetask.landmarks import DETECTED_LICENCE, face_points
 from facetask.loader import ImageLoader
 from facetask.network import BaseNetwork, load_network
@@ -70,36 +71,17 @@ def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Ma
         if config.data.align is not None:
             images = replace(images, points=_points(images, config.data.align, reporter))
         tasks = load_satellites(config.satellite_tasks, config.split, images.data, plugins)
+    content = np.unique(images.digests, return_inverse=True)[1]
     for task in tasks:
         for note in task.given.notes:
             reporter.line(f"labels {task.spec.name}: {note}")
-        for trial in range(config.trials):
-            task.split(seed_of_trial(config.seed, trial))
-        if task.left_out:
-            reporter.warn(
-                f"task {task.spec.name!r}: classes with too few images are left out: {first_names(task.left_out)}"
-            )
-        if task.partly.any():
-            reporter.warn(_partly_labelled(task, selector))
+        splits = [task.split(seed_of_trial(config.seed, trial)) for trial in range(config.trials)]
+        for warning in label_warnings(task, splits, content, selector):
+            reporter.warn(warning)
         if config.finetune is not False:
             task.kind.choose_loss(config.finetune.loss)
     loader = ImageLoader(images, network.preprocessing, device, config.compute.batch_size, config.compute.workers)
     return Materials(network, images, tasks, selector, cache, loader)
-
-
-def _partly_labelled(task: Satellite, selector: Selector) -> str:
-    """Return how many images lack some of a task's labels, and what that means."""
-    summary = task.summary()
-    counts = ", ".join(f"{name} {count}" for name, count in list(summary.known.items())[:8])
-    which = f" ({counts}{', …' if len(summary.known) > 8 else ''} known)" if counts else ""
-    seen = ""
-    if "responses" in selector.needs:
-        whole = summary.n_labelled - summary.n_partly
-        seen = f"; the selector {selector.name!r} chooses by the {whole} images that have all of them"
-    return (
-        f"task {task.spec.name!r}: {summary.n_partly} of {summary.n_labelled} labelled images lack some labels{which}; "
-        f"each counts for those that it has{seen}"
-    )
 
 
 def _network(config: RunConfig, plugins: PluginManager) -> BaseNetwork:

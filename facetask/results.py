@@ -203,6 +203,7 @@ class LabelSummary(_Result):
     left_out: dict[str, int] = Field(default_factory=dict, description="Classes too small to split, with their counts.")
     source: str
     licence: str
+    notes: list[str] = Field(default_factory=list, description="What the source says of them: how far sources agree.")
 
 
 class TaskResult(_Result):
@@ -232,6 +233,14 @@ class BadImages(_Result):
     first: list[str]
 
 
+class AlignSummary(_Result):
+    """How faces were brought to where the base network expects them."""
+
+    landmarks: Literal["columns", "detect"] = Field(description="Columns of the table, or detected in the images.")
+    licence: str = Field(description="Of the landmarks.")
+    n_without_face: int = Field(description="Images on which no face is known; they are used as they are.")
+
+
 class DataSummary(_Result):
     """The images of a run."""
 
@@ -242,6 +251,7 @@ class DataSummary(_Result):
     n_groups: int | None
     source: str
     licence: str
+    align: AlignSummary | None = Field(default=None, description="Null where images are used as they are.")
 
 
 class NetworkSummary(_Result):

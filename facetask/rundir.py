@@ -15,6 +15,7 @@ from facetask.results import Results, read_results
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
+    from facetask.training_file import TrainingFile
 
 STAGES = ("regress", "curve", "prune", "finetune")
 Dependencies = Mapping[str, Any]
@@ -72,6 +73,8 @@ class RunDir:
             if self._differences():
                 self.results_path.unlink(missing_ok=True)
                 self.report_path.unlink(missing_ok=True)
+            if self._resolved_path.is_file() and self._changes():
+                self._drop_labels()
             _write(self._resolved_path, resolved_yaml(self.config))
             known = {**environment(), "seed": self.config.seed}
             _write(self.path / "environment.json", json.dumps(known, indent=2) + "\n")
@@ -95,6 +98,10 @@ class RunDir:
         """Return the keys in which the folder's configuration differs, if anything was computed with that one."""
         if not ((self.path / "stages").is_dir() or self.results_path.is_file()):
             return []  # a first try that failed early, on a misspelt column, say, holds nothing to protect
+        return self._changes()
+
+    def _changes(self) -> list[str]:
+        """Return the keys in which the folder's configuration differs."""
         try:
             return config_differences(_plain(self._resolved_path), self.config)
         except FacetaskError:
@@ -132,6 +139,14 @@ class RunDir:
         except OSError as error:
             raise RunDirError(f"{path}: cannot be written ({error.strerror or error})") from None
 
+    def _drop_labels(self) -> None:
+        """Remove the labels tables that a run left there; what else lies beside them is the user's."""
+        from facetask.labels_table import is_labels_table
+
+        for path in (self.path / "labels").glob("*.parquet"):
+            if is_labels_table(path):
+                path.unlink()
+
     def model_path(self, task: str) -> Path:
         """Return the folder of a task's saved model."""
         return self.path / "model" / task
@@ -165,6 +180,12 @@ class RunDir:
     def forget_stage(self, task: str, trial: int, stage: str) -> None:
         """Drop a stage's result, because what belongs to it is gone."""
         self._stage_path(task, trial, stage).unlink(missing_ok=True)
+
+    def training_file(self, task: str, trial: int, stage: str, depends: Dependencies) -> TrainingFile:
+        """Return where a stage's training is saved until its result is stored."""
+        from facetask.training_file import TrainingFile
+
+        return TrainingFile(self._stage_path(task, trial, stage).with_suffix(".training.pt"), depends)
 
     def _stage_path(self, task: str, trial: int, stage: str) -> Path:
         """Return where a stage of one task and trial is stored."""

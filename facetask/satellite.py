@@ -135,7 +135,15 @@ class Satellite:
             left_out=self.left_out,
             source=self.given.source,
             licence=self.licence,
+            notes=list(self.given.notes),
         )
+
+    def extent(self) -> str:
+        """Return from where to where numbers reach, for a message: `` from 20 to 2014 years``; empty for classes."""
+        if self.spec.kind not in ("continuous", "binned"):
+            return ""
+        ends = [f"{np.nanmin(column):.4g} to {np.nanmax(column):.4g}" for column in self.values.T]
+        return f" from {' and '.join(ends)}" + (f" {self.spec.unit}" if self.spec.unit else "")
 
     def _output(self, output: int) -> str:
         """Return the name of one of several outputs, for a message."""
@@ -213,8 +221,9 @@ def _satellite(labels: Labels, choice: SatelliteTask, split: SplitConfig, data: 
     constant = [len(np.unique(column[~np.isnan(column)])) < 2 for column in values.T]
     if all(constant):
         raise DataError(f"task {name!r}: every label is the same; there is nothing to learn")
-    if labels.kind == "multilabel" and any(constant):
-        same = [label for label, is_constant in zip(labels.classes, constant, strict=True) if is_constant]
+    if any(constant):
+        names = labels.classes if labels.kind == "multilabel" else [f"output {i + 1}" for i in range(len(constant))]
+        same = [label for label, is_constant in zip(names, constant, strict=True) if is_constant]
         raise DataError(f"task {name!r}: {first_names(same)}: the same for every image where it is known; leave it out")
     return Satellite(
         spec=TaskSpec.of(labels, name),
@@ -243,13 +252,16 @@ def check_labels(labels: Labels, n_images: int, plugin: str) -> None:
             + (f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__)
         )
     n_names, known = len(labels.classes), values[np.isfinite(values)]
+    rules = set(labels.flip) if isinstance(labels.flip, tuple) else {labels.flip}
     problem = ""
     if labels.kind not in KINDS:
         problem = f"the kind is none of {', '.join(KINDS)}"
     elif values.ndim != 2 or not values.shape[1]:
         problem = f"values must be (n, n_outputs), found {values.shape}"
-    elif labels.flip not in get_args(Flip):
-        problem = f"flip {labels.flip!r} is none of {', '.join(get_args(Flip))}"
+    elif not rules <= set(get_args(Flip)):
+        problem = f"flip {labels.flip!r} is none of {', '.join(get_args(Flip))}, nor a tuple of them"
+    elif isinstance(labels.flip, tuple) and len(labels.flip) != values.shape[1]:
+        problem = f"flip has {len(labels.flip)} rules for {values.shape[1]} outputs; give one for each, or one for all"
     elif labels.kind == "binary" and (values.shape[1] != 1 or n_names != 2 or not np.isin(known, [0, 1]).all()):
         problem = "one column of 0 or 1 and two classes are needed"
     elif labels.kind == "multilabel" and (
@@ -262,7 +274,7 @@ def check_labels(labels: Labels, n_images: int, plugin: str) -> None:
         bins = math.prod(len(edges) + 1 for edges in labels.edges)
         if len(labels.edges) != values.shape[1] or bins != n_names:
             problem = f"{values.shape[1]} lists of edges and a class for each of their {bins} bins are needed"
-    if not problem and labels.flip == "negate" and labels.kind in ("binary", "multilabel", "nominal"):
+    if not problem and "negate" in rules and labels.kind in ("binary", "multilabel", "nominal"):
         problem = "flip 'negate' needs numbers"
     if problem:
         raise PluginError(f"task {plugin!r}: labels do not fit their kind {labels.kind!r}: {problem}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from facetask.kinds import TaskSpec
     from facetask.regression import LinearModel
+    from facetask.rows import Matrix
 
     Array = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ class TaskKind:
     compared: ClassVar[tuple[str, ...]] = ()
     """Metrics of the plain regression that are reported beside the head's, where the head is another model."""
     has_classes: ClassVar[bool] = False
-    """Whether every image has one class of several, so that a confusion matrix tells more."""
+    """Whether every image has one class, or bin, of several, so that a confusion matrix tells more."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
@@ -67,16 +68,16 @@ class TaskKind:
             )
         return wanted
 
-    def regression(self, x_train: Array, y_train: Array, x_validation: Array, y_validation: Array) -> LinearModel:
+    def regression(self, x_train: Matrix, y_train: Array, x_validation: Matrix, y_validation: Array) -> LinearModel:
         """Return the plain regression of targets ``(n, n_outputs)`` on responses ``(n, n_filters)``."""
         parts = known_together(x_train, y_train, x_validation, y_validation)
         return tune_known(parts, together=self.one_strength).model
 
-    def fit_head(self, x_train: Array, y_train: Array, x_validation: Array, y_validation: Array) -> LinearModel:
+    def fit_head(self, x_train: Matrix, y_train: Array, x_validation: Matrix, y_validation: Array) -> LinearModel:
         """Fit the head's linear layer on responses ``(n, n_filters)`` and targets ``(n, n_outputs)``."""
         return self.regression(x_train, y_train, x_validation, y_validation)
 
-    def gentle_head(self, x_train: Array, y_train: Array, fitted: LinearModel) -> LinearModel:
+    def gentle_head(self, x_train: Matrix, y_train: Array, fitted: LinearModel) -> LinearModel:
         """Return the head from which training starts.
 
         The fitted head sets large coefficients of nearly equal filters against each other; the slightest change below
@@ -108,7 +109,7 @@ class TaskKind:
                 }
         return found
 
-    def confusion(self, predictions: Array, values: Array) -> list[list[int]] | None:
+    def confusion(self, predictions: Array, values: Array, decision: Decision) -> list[list[int]] | None:
         """Return how many images of each class (row) were taken for each class (column); None without classes."""
         return None
 

@@ -43,6 +43,12 @@ def test_a_model_carries_what_it_takes_to_use_it(finished: Finished, toy: Toy) -
     assert bins.task.edges == ((100.0, 150.0),)
 
 
+@pytest.mark.parametrize("flip", ["keep", "negate", ("keep", "negate")])
+def test_the_rule_for_mirrored_images_is_saved_as_one_or_one_an_output(model_dir: Path, toy: Toy, flip: Any) -> None:
+    changed(model_dir, task={**json.loads((model_dir / "model.json").read_text())["task"], "flip": flip})
+    assert load_model(model_dir, toy.plugins).task.flip == flip
+
+
 def test_nothing_is_pickled_and_the_licence_stands_in_both_files(finished: Finished) -> None:
     for folder in finished.result.models.values():
         assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]

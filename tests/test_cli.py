@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,9 @@ def test_check_reads_everything_and_computes_nothing(
     found = invoke("check", toy.config_path, *overrides)
     assert found.exit_code == 0, found.output
     assert "good; 58 images, 3 taps" in found.stdout
-    assert "bins: binned, 57 labelled, 1 missing" in found.stdout
+    assert re.search(r"brightness: continuous from 6\d.* to 1\d\d.* grey levels, 57 labelled, 1 missing", found.stdout)
+    assert re.search(r"bins: binned from \S+ to \S+, 57 labelled, 1 missing", found.stdout)
+    assert "marks: multilabel, 58 labelled, 7 partly, 0 missing" in found.stdout
     assert "2 of 60 images cannot be read and are left out: 0000.png (cannot be decoded), 0001.png" in found.stderr
     assert not [path for path in cache_folder("responses").rglob("*") if path.is_file()]
     assert not (tmp_path / "runs").exists()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -34,6 +34,15 @@ def test_every_kind_of_the_contract_has_a_behaviour() -> None:
     assert set(KINDS) == set(get_args(Kind))
     labels = Labels(name="a", kind="binned", values=np.zeros((2, 1)), unit="years", classes=("x", "y"), edges=((1.0,),))
     assert TaskSpec.of(labels, "age") == TaskSpec("age", "binned", "years", ("x", "y"), ((1.0,),), "keep")
+
+
+@pytest.mark.parametrize(
+    ("flip", "signs"),
+    [("keep", [1]), ("negate", [-1]), ("never", None), (("keep", "negate"), [1, -1]), (("keep", "never"), None)],
+)
+def test_a_mirrored_image_s_targets(flip: Any, signs: list[float] | None) -> None:
+    found = TaskSpec("pose", "continuous", flip=flip).mirror_signs()
+    assert (None if found is None else found.tolist()) == signs
 
 
 @settings(max_examples=150, deadline=None)
@@ -244,17 +253,20 @@ def test_several_outputs_are_also_measured_one_by_one() -> None:
 def test_confusion_matrices_equal_scikit_learn_s() -> None:
     rng = np.random.default_rng(0)
     values, predictions = rng.integers(0, 4, (60, 1)).astype(float), rng.random((60, 5))
-    found = behaviour("nominal", classes=tuple("abcde")).confusion(predictions, values)
+    found = behaviour("nominal", classes=tuple("abcde")).confusion(predictions, values, {})
     expected = reference.confusion_matrix(values[:, 0], predictions.argmax(axis=1), labels=range(5))
     assert found == expected.tolist()
     pose = behaviour("binned", classes=tuple("abcdef"), edges=((-1.0, 1.0), (0.0,)))
     values, predictions = rng.normal(0, 2, (2, 60, 2))
     values[0, 1] = np.nan
     true, taken = (np.digitize(v[1:, 0], [-1, 1]) * 2 + (v[1:, 1] >= 0) for v in (values, predictions))
-    assert pose.confusion(predictions, values) == reference.confusion_matrix(true, taken, labels=range(6)).tolist()
+    assert pose.confusion(predictions, values, {}) == reference.confusion_matrix(true, taken, labels=range(6)).tolist()
     many = behaviour("nominal", classes=tuple(map(str, range(51))))
-    assert many.confusion(rng.random((60, 51)), np.zeros((60, 1))) is None
-    assert behaviour("continuous").confusion(values, values) is None
+    assert many.confusion(rng.random((60, 51)), np.zeros((60, 1)), {}) is None
+    assert behaviour("continuous").confusion(values, values, {}) is None
+    scores, male = rng.random((60, 1)), rng.integers(0, 2, (60, 1)).astype(float)
+    two = behaviour("binary", classes=("female", "male")).confusion(scores, male, {"threshold": 0.3})
+    assert two == reference.confusion_matrix(male[:, 0] == 1, scores[:, 0] > 0.3).tolist()
 
 
 def test_one_hot_targets_leave_missing_rows_missing() -> None:
@@ -316,16 +328,12 @@ def test_the_nominal_head_warns_nobody(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 def test_an_unfinished_fit_is_used_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sklearn.linear_model
-
-    class Hasty(LogisticRegression):
-        def __init__(self, C: float, max_iter: int, tol: float) -> None:
-            super().__init__(C=C, max_iter=1, tol=tol)
-
-    monkeypatch.setattr(sklearn.linear_model, "LogisticRegression", Hasty)
+    monkeypatch.setattr("facetask.multinomial.STEPS", 1)
     x, values = blobs(3, 60, 3)
     kind = behaviour("nominal", classes=("a", "b", "c"))
-    head = kind.fit_head(x, kind.targets(values), x, kind.targets(values))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        head = kind.fit_head(x, kind.targets(values), x, kind.targets(values))
     assert kind.metrics(kind.activate(head.predict(x)), values, {}, np.ones(3))["accuracy"] > 0.5
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +131,70 @@ def test_bad_images_and_small_classes_are_told(toy: Toy, tmp_path: Path) -> None
     assert len(materials.images.data) == 59
     assert recorder.warnings == [
         "1 of 60 images cannot be read and are left out: 0007.png (cannot be decoded)",
-        "task 'tint': classes with too few images are left out: lukewarm",
+        "task 'tint': classes with fewer than 3 images (3 × split.min_per_class) are left out: lukewarm (1)",
+    ]
+
+
+def faces_with(toy: Toy, root: Path, change: Callable[[int, dict[str, str]], object]) -> dict[str, Any]:
+    """Write the toy faces' table again with each row changed, and return the dataset's configuration."""
+    given = Path(toy.values["data"]["params"]["root"])
+    shutil.copytree(given / "images", root / "images")
+    with (given / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for i, row in enumerate(rows):
+        change(i, row)
+    with (root / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return {"name": "table", "params": {"root": str(root), "group_column": "person"}}
+
+
+def test_a_class_that_no_training_image_has_is_told(toy: Toy, tmp_path: Path) -> None:
+    def one_person(i: int, row: dict[str, str]) -> None:
+        if 10 <= i < 16:
+            row |= {"person": "the only one", "tint": "blue"}
+
+    data = faces_with(toy, tmp_path, one_person)
+    materials, recorder = prepared(toy, data=data, satellite_tasks=[column("tint", "nominal")], trials=8)
+    trials = [
+        str(trial) for trial in range(8) if not set(range(10, 16)) & set(materials.tasks[0].split(trial).train.tolist())
+    ]
+    assert 0 < len(trials) < 8
+    shown = ", ".join(trials[:5]) + (", …" if len(trials) > 5 else "")
+    assert recorder.warnings == [
+        f"task 'tint': no training image of blue (trial {shown}): what is never seen cannot be learned; label more "
+        "people or groups, or leave it out"
+    ]
+
+
+def test_a_label_that_is_always_no_in_training_is_told(toy: Toy, tmp_path: Path) -> None:
+    def rare(i: int, row: dict[str, str]) -> None:
+        row |= {"bright": "1" if i == 30 else "0"}
+
+    data = faces_with(toy, tmp_path, rare)
+    tasks = [{"name": "column", "label": "marks", "params": {"columns": ["bright", "warm"], "kind": "multilabel"}}]
+    materials, recorder = prepared(toy, data=data, satellite_tasks=tasks, trials=6)
+    trials = [trial for trial in range(6) if 30 not in materials.tasks[0].split(trial).train]
+    assert trials
+    shown = ", ".join(map(str, trials[:5])) + (", …" if len(trials) > 5 else "")
+    assert f"task 'marks': no training image of bright: yes (trial {shown})" in recorder.warnings[-1]
+
+
+def test_copies_on_both_sides_of_a_split_are_told(toy: Toy, tmp_path: Path) -> None:
+    data = faces_with(toy, tmp_path, lambda i, row: None)
+    tasks = [column("tint", "binary")]
+    _, recorder = prepared(toy, data=data, satellite_tasks=tasks)
+    assert recorder.warnings == []
+    for i in range(1, 30):
+        shutil.copy(tmp_path / "images/0000.png", tmp_path / f"images/{i:04d}.png")
+    materials, recorder = prepared(toy, data=data, satellite_tasks=tasks, trials=1)
+    split = materials.tasks[0].split(0)
+    n = sum(int((part < 30).sum()) for part in (split.validation, split.test))
+    assert (split.train < 30).any()
+    assert recorder.warnings == [
+        f"task 'tint': {n} images of validation and test are copies of training images (of the same content), which "
+        "flatters the results; facetask data describe names the first"
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,42 @@ def test_results_of_another_configuration_are_dropped(
     assert not (path / "results.json").exists()
     assert not (path / "report.html").exists()
     assert (path / "stages").is_dir()
+
+
+def test_a_run_s_folder_holds_the_labels_tables_of_its_tasks(toy: Toy, tmp_path: Path) -> None:
+    def run(*labels: str) -> set[str]:
+        tasks = [
+            {"name": "column", "label": label, "params": {"column": "brightness", "kind": "continuous"}}
+            for label in labels
+        ]
+        toy.run(tmp_path / "run", toy.config(satellite_tasks=tasks, trials=1), until="regress", force=True)
+        return {path.name for path in (tmp_path / "run/labels").iterdir()}
+
+    assert run("light", "level") == {"light.parquet", "level.parquet"}
+    own = {"light-of-mine.parquet", "broken.parquet", "notes.txt"}
+    shutil.copy(tmp_path / "run/labels/light.parquet", tmp_path / "run/labels/light-of-mine.parquet")
+    for name in ("broken.parquet", "notes.txt"):
+        (tmp_path / "run/labels" / name).write_text("mine")
+    assert run("level", "glow") == {"level.parquet", "glow.parquet", *own}
+    assert run("level") == {"level.parquet", *own}
+
+
+def test_tables_of_a_run_that_went_no_further_are_dropped_too(
+    finished: Finished, changed: RunConfig, tmp_path: Path
+) -> None:
+    path = finished.copy(tmp_path)
+    shutil.rmtree(path / "stages")
+    (path / "results.json").unlink()
+    RunDir.open(path, changed).begin()
+    assert list((path / "labels").iterdir()) == []
+
+
+def test_a_training_lies_beside_its_stage_and_counts_for_what_it_depends_on(folder: RunDir) -> None:
+    file = folder.training_file("age", 0, "finetune", DEPENDS)
+    file.save({"wall_s": 1.0, "epoch": 2})
+    assert (folder.path / "stages/age/trial-0/finetune.training.pt").is_file()
+    state = folder.training_file("age", 0, "finetune", DEPENDS).load()
+    assert state is not None
+    assert state["epoch"] == 2
+    assert folder.training_file("age", 0, "finetune", {**DEPENDS, "seed": 2}).load() is None
+    assert folder.training_file("age", 1, "finetune", DEPENDS).load() is None

@@ -207,6 +207,8 @@ def test_wrong_labels_are_refused() -> None:
         {"kind": "multilabel", "classes": ("a", "a"), "values": [[0.0, 1.0], [1.0, 0.0]]},
         {"kind": "multilabel", "classes": ("a", "b"), "values": [[0.0, 2.0], [1.0, 0.0]]},
         {"kind": "multilabel", "classes": ("a", "b"), "values": [[0.0, 1.0], [1.0, 0.0]], "flip": "negate"},
+        {"kind": "multilabel", "classes": ("a", "b"), "values": [[0.0, 1.0], [1.0, 0.0]], "flip": ("keep", "negate")},
+        {"kind": "continuous", "values": [[0.0, 1.0], [1.0, 0.0]], "flip": ("keep",)},
         {"kind": "binned", "classes": ("a", "b"), "values": [[0.5], [1.0]]},
         {"kind": "binned", "classes": ("a", "b"), "values": [[0.5], [1.0]], "edges": ((0.5, 0.7),)},
     ],

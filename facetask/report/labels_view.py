@@ -26,6 +26,7 @@ class LabelsView:
     facts: list[tuple[str, str]]
     bars: list[ClassBar]
     more: str
+    notes: list[str]
 
 
 def labels_view(labels: LabelSummary) -> LabelsView:
@@ -52,7 +53,7 @@ def labels_view(labels: LabelSummary) -> LabelsView:
         )
     largest = max((n for _, n in shown), default=0)
     bars = [ClassBar(name, _images(labels, name, n), n / largest if largest else 0.0) for name, n in shown]
-    return LabelsView(facts=facts, bars=bars, more=more)
+    return LabelsView(facts=facts, bars=bars, more=more, notes=labels.notes)
 
 
 def _images(labels: LabelSummary, name: str, n: int) -> str:

@@ -160,6 +160,14 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     if data.group_by:
         groups = f" ({count(data.n_groups)} groups)" if data.n_groups is not None else ""
         facts.append(("Kept on one side of a split", f"images of equal {data.group_by}{groups}"))
+    if data.align is not None:
+        by = "landmarks of the table" if data.align.landmarks == "columns" else "landmarks detected in the images"
+        without = count(data.align.n_without_face) if data.align.n_without_face else "none"
+        facts += [
+            ("Faces aligned by", by),
+            ("Landmarks’ licence", data.align.licence),
+            ("Images without a known face", f"{without}, used as they are" if without != "none" else without),
+        ]
     frozen = f"{', '.join(network.frozen)} (kept whole: not known to be safe to prune)" if network.frozen else "none"
     return [
         *facts,

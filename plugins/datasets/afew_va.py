@@ -21,10 +21,11 @@ from pydantic import Field
 
 from facetask import ConfigPath, DataError, Dataset, FaceData, Params, hookimpl
 from facetask.plugins.datasets.crops import Squares, cut_faces
-from facetask.plugins.datasets.reading import listed_images, need_folder, numbers, text, what_is_at
+from facetask.plugins.datasets.reading import listed_images, need_folder, numbers, shown, text, what_is_at
 
 TERMS = "non-commercial research only, by its agreement"
 N_LANDMARKS = 68
+_KEYS = frozenset(("valence", "arousal", "landmarks"))
 _RANGE = 10  # of valence and arousal, on either side of 0
 _EXPECTED = "a folder for each clip with its frames and annotation, such as 001/00000.png and 001/001.json"
 
@@ -108,10 +109,15 @@ def _read(path: Path) -> tuple[str | None, dict[str, dict[str, Any]]]:
         raise DataError(f"{path}: cannot be read ({error})") from None
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, dict) or not frames:
-        raise DataError(f"{path}: expected 'frames', a mapping of frames to their annotations, found {frames!r:.60}")
+        raise DataError(f"{path}: expected 'frames', a mapping of frames to their annotations, found {content!r:.60}")
     for frame, annotation in frames.items():
         if not frame.isdecimal() or not isinstance(annotation, dict):
             raise DataError(f"{path}: frame {frame!r}: expected a number and a mapping, found {annotation!r:.60}")
+        if annotation and not annotation.keys() & _KEYS:
+            raise DataError(
+                f"{path}: frame {frame!r}: expected {', '.join(sorted(_KEYS))}, found {shown(annotation)}; an "
+                "annotation of another version?"
+            )
     return " ".join(str(content.get("actor") or "").split()) or None, frames
 
 

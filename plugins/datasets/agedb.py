@@ -15,6 +15,7 @@ from facetask.plugins.datasets.reading import image_names, numbers, shown, text
 
 TERMS = "non-commercial research only"
 GENDERS = {"f": "female", "m": "male"}
+OLDEST = 116  # as in the reader of UTKFace; the publishers' own ages end at 101
 _EXPECTED = "the images of AgeDB, such as 0_MariaCallas_35_f.jpg"
 _NAME = re.compile(r"\d+_(?P<name>.+)_(?P<age>\d+)_(?P<gender>[fm])", re.IGNORECASE)
 
@@ -32,6 +33,8 @@ class AgeDBParams(Params):
 def load(params: AgeDBParams) -> FaceData:
     """Return all images with what their names say: ``name``, ``age`` (years) and ``gender`` (words).
 
+    An age that nobody reaches is missing.
+
     Raises:
         DataError: If there is no image, or a name is of another form.
     """
@@ -44,11 +47,12 @@ def load(params: AgeDBParams) -> FaceData:
             f"{params.root}: expected {_EXPECTED} (id_name_age_gender); {len(foreign)} names are of another form: "
             f"{shown(foreign)}; move those images away"
         )
+    ages = [int(match["age"]) for match in fields]
     return FaceData(
         paths=tuple(params.root / name for name in names),
         columns={
             "name": text(match["name"] for match in fields),
-            "age": numbers(int(match["age"]) for match in fields),
+            "age": numbers(age if age <= OLDEST else float("nan") for age in ages),
             "gender": text(GENDERS[match["gender"].lower()] for match in fields),
         },
         group_column="name",

@@ -121,7 +121,10 @@ def read_list(
         header, _, body = rest.partition(b"\n")
         count, columns, skipped = first.decode(errors="replace").strip(), header.decode(errors="replace").split(), 2
         if not count.isdecimal() or not columns:
-            raise DataError(f"{path}: line 1: expected the number of images, and their columns' names in line 2")
+            raise DataError(
+                f"{path}: line 1: expected the number of images, and their columns' names in line 2, found "
+                f"{count[:60]!r}; a list of another version? fetch the published .txt"
+            )
     body = _single_spaces(body)
     try:
         table = csv.read_csv(

@@ -58,7 +58,7 @@ class IMDBWIKIParams(Params):
 
 
 def load(params: IMDBWIKIParams) -> FaceData:
-    """Return the images that the params keep; ``source`` says how many of how many.
+    """Return the images that the params keep; ``source`` says how many of how many, and how many ages cannot be.
 
     Columns are ``age`` (years), ``gender`` (words), ``name``, ``face_score``, ``second_face_score``, ``photo_year``
     and, for IMDb, ``celeb_id`` (text).
@@ -80,7 +80,11 @@ def load(params: IMDBWIKIParams) -> FaceData:
         )
     year = _numbers(fields["photo_taken"])[rows]
     age = year - _birth_year(_numbers(fields["dob"])[rows])
-    age[~((age >= params.min_age) & (age <= params.max_age))] = np.nan
+    impossible = np.isfinite(age) & ~((age >= params.min_age) & (age <= params.max_age))
+    age[impossible] = np.nan
+    said = [f"{len(rows)} of {len(kept)} images have the faces asked for"]
+    if impossible.any():
+        said.append(f"{impossible.sum()} ages outside {params.min_age:g} to {params.max_age:g} years are missing")
     gender = _numbers(fields["gender"])[rows]
     columns: dict[str, NDArray[Any]] = {
         "age": age,
@@ -110,7 +114,7 @@ def load(params: IMDBWIKIParams) -> FaceData:
         columns=columns,
         group_column=group,
         licence=TERMS,
-        source=f"{path} ({len(rows)} of {len(kept)} images have the faces asked for)",
+        source=f"{path} ({'; '.join(said)})",
     )
 
 
@@ -139,7 +143,8 @@ def _read_mat(path: Path) -> dict[str, NDArray[Any]]:
         struct: Any = loadmat(path, variable_names=[path.stem]).get(path.stem)
     except Exception as error:  # scipy raises errors of many kinds on broken files and on MATLAB 7.3's
         raise DataError(
-            f"{path}: not a readable MATLAB file before version 7.3 ({type(error).__name__}: {error})"
+            f"{path}: not a readable MATLAB file before version 7.3 ({type(error).__name__}: {error}); fetch the "
+            "published file again"
         ) from None
     names = () if struct is None else struct.dtype.names or ()
     missing = [name for name in _FIELDS if name not in names]

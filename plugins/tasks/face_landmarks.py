@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facetask import DataError, FaceData
+from facetask.plugins.tasks.column_cells import first_text, missing_cells
 from facetask.plugins.tasks.surrey_model import N_LANDMARKS
 
 DETECTED_LICENCE = "landmarks by dlib's 68-point predictor, which excludes commercial use"
@@ -35,8 +36,13 @@ def from_columns(data: FaceData, x: str, y: str, who: str) -> NDArray[np.float64
             f"{where}: no column {missing!r}; {who} needs 68 landmarks in columns {names[0]}, {names[1]} … "
             f"{names[-2]}, {names[-1]} (params x and y name them), or params.landmarks: detect"
         )
-    columns = [data.columns[name] for name in names]
-    text = next((name for name, column in zip(names, columns, strict=True) if column.dtype == object), None)
-    if text is not None:
-        raise DataError(f"{where}: column {text!r} holds text; a landmark's coordinate must be a number")
+    columns = []
+    for name in names:
+        column = data.columns[name]
+        if column.dtype == object and not missing_cells(column).all():
+            raise DataError(
+                f"{where}: column {name!r}: {first_text(data, column)}; a landmark's coordinate must be a number, or "
+                "an empty cell where it is not known"
+            )
+        columns.append(column if column.dtype != object else np.full(len(column), np.nan))
     return np.stack(columns, axis=1).reshape(len(data), N_LANDMARKS, 2)

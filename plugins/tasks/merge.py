@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from facetask import DataError, FaceData, Labels, Params, Task, TaskChoice, did_you_mean, hookimpl
+from facetask import DataError, FaceData, Flip, Labels, Params, Task, TaskChoice, did_you_mean, hookimpl
 from facetask.plugins.tasks.agreement import class_agreement, number_agreement
 from facetask.plugins.tasks.combining import Array, Combined, majority, weighted_mean, weighted_median
 from facetask.plugins.tasks.latent_truth import LatentTruth, latent_truth
 
 _NUMBERS = ("mean", "median")
 _MOST_CLASSES = 200
+Merged = tuple[Array, Array | None, NDArray[np.bool_], list[str]]
+"""Labels, their confidence, which sources have a label of each image, ``(n, n_sources)``, and what to note."""
 
 
 class Source(TaskChoice):
@@ -74,9 +76,9 @@ def labels(data: FaceData, params: MergeParams) -> Labels:
         listed = ", ".join(f"{i + 1} is {kind}" for i, kind in enumerate(kinds))
         wanted = " or all ".join(" or ".join(sorted(some)) for some in fitting)
         raise DataError(f"merge: rule: {params.rule} needs sources that are all {wanted}; source {listed}")
-    first, notes = given[0], _coverage(given)
+    first = given[0]
     if params.rule in _NUMBERS:
-        values, confidence, more = _merge_numbers(given, params)
+        values, confidence, voting, notes = _merge_numbers(given, params)
         classes, kind = first.classes, first.kind
     else:
         classes = tuple(params.classes or dict.fromkeys(filter(None, _renamed(first, params.sources[0], 0))))
@@ -84,8 +86,8 @@ def labels(data: FaceData, params: MergeParams) -> Labels:
         if set(kinds) == {"binary"} and len(classes) == 2:
             kind = "binary"
         merge = _merge_multilabel if kind == "multilabel" else _merge_classes
-        values, confidence, more = merge(given, params, classes)
-    flips = {each.flip for each in given}
+        values, confidence, voting, notes = merge(given, params, classes)
+    flips = {_per_output(each) for each in given}
     return Labels(
         name=first.name,
         kind=kind,
@@ -97,16 +99,23 @@ def labels(data: FaceData, params: MergeParams) -> Labels:
         source=f"{params.rule} of: " + "; ".join(each.source or "an unnamed source" for each in given),
         licence="; ".join(dict.fromkeys(each.licence for each in given)),
         confidence=confidence,
-        notes=tuple(notes + more),
+        notes=tuple(_coverage(given, voting) + notes),
     )
 
 
-def _coverage(given: list[Labels]) -> list[str]:
-    """Return a line on each source, and what it notes itself."""
+def _per_output(labels: Labels) -> Flip | tuple[Flip, ...]:
+    """Return a source's rule for mirrored images, as one where it is the same for all of its outputs."""
+    rules = (labels.flip,) if isinstance(labels.flip, str) else labels.flip
+    return rules[0] if len(set(rules)) == 1 else rules
+
+
+def _coverage(given: list[Labels], voting: NDArray[np.bool_]) -> list[str]:
+    """Return a line on each source: how many images it helps to label, ``(n, n_sources)``, and what it notes itself."""
     notes = []
     for i, each in enumerate(given):
-        n = int((~np.isnan(each.values)).any(axis=1).sum())
-        notes.append(f"source {i + 1}, {each.source or 'unnamed'}: labels for {n:,} of {len(each.values):,} images")
+        n, n_given = int(voting[:, i].sum()), int((~np.isnan(each.values)).any(axis=1).sum())
+        unused = f"; {n_given - n:,} more are not merged" if n_given > n else ""
+        notes.append(f"source {i + 1}, {each.source or 'unnamed'}: labels for {n:,} of {len(voting):,} images{unused}")
         notes += [f"source {i + 1}: {note}" for note in each.notes]
     return notes
 
@@ -125,8 +134,8 @@ def _weights(given: list[Labels], params: MergeParams) -> Array:
 # --- numbers
 
 
-def _merge_numbers(given: list[Labels], params: MergeParams) -> tuple[Array, Array | None, list[str]]:
-    """Return merged numbers, ``(n, n_outputs)``, their confidence and what to note."""
+def _merge_numbers(given: list[Labels], params: MergeParams) -> Merged:
+    """Return merged numbers, ``(n, n_outputs)``."""
     units = list(dict.fromkeys(each.unit for each in given if each.unit))
     if len(units) > 1:
         raise DataError(f"merge: the sources' units differ ({', '.join(units)}); they must be the same")
@@ -144,21 +153,19 @@ def _merge_numbers(given: list[Labels], params: MergeParams) -> tuple[Array, Arr
         where = f", value {i + 1}" if n_outputs[0] > 1 else ""
         notes += [line + where for line in number_agreement(values, "".join(units))]
     merged = np.stack(outputs, axis=1)
-    if not params.use_confidence or all(each.confidence is None for each in given):
-        return merged, None, notes
-    full = np.array([source.weight for source in params.sources])
     voting = np.stack([~np.isnan(each.values).all(axis=1) for each in given], axis=1) & (weights > 0)
+    if not params.use_confidence or all(each.confidence is None for each in given):
+        return merged, None, voting, notes
+    full = np.array([source.weight for source in params.sources])
     confidence = weighted_mean(np.where(voting, weights / full, np.nan), np.broadcast_to(full, weights.shape))
-    return merged, confidence, notes
+    return merged, confidence, voting, notes
 
 
 # --- classes
 
 
-def _merge_classes(
-    given: list[Labels], params: MergeParams, classes: tuple[str, ...]
-) -> tuple[Array, Array, list[str]]:
-    """Return merged classes' indices, ``(n, 1)``, their confidence and what to note."""
+def _merge_classes(given: list[Labels], params: MergeParams, classes: tuple[str, ...]) -> Merged:
+    """Return merged classes' indices, ``(n, 1)``."""
     weights = _weights(given, params)
     columns = []
     for i, (each, source) in enumerate(zip(given, params.sources, strict=True)):
@@ -168,13 +175,11 @@ def _merge_classes(
     votes = np.where(weights > 0, np.stack(columns, axis=1), -1)
     (merged, confidence), found = _decide(votes, weights, len(classes), params)
     notes = class_agreement(votes, "images")
-    return merged[:, None], confidence, notes + (_reliability(found, classes) if found else [])
+    return merged[:, None], confidence, votes >= 0, notes + (_reliability(found, classes) if found else [])
 
 
-def _merge_multilabel(
-    given: list[Labels], params: MergeParams, classes: tuple[str, ...]
-) -> tuple[Array, Array, list[str]]:
-    """Return merged labels, ``(n, n_labels)``, the confidence of each image's least sure one and what to note."""
+def _merge_multilabel(given: list[Labels], params: MergeParams, classes: tuple[str, ...]) -> Merged:
+    """Return merged labels, ``(n, n_labels)``, and the confidence of each image's least sure one."""
     weights = _weights(given, params)
     names = [
         _matched(each, source, i, classes) for i, (each, source) in enumerate(zip(given, params.sources, strict=True))
@@ -193,7 +198,8 @@ def _merge_multilabel(
         notes += [f"{label}: {line}" for line in _reliability(found, ("no", "yes"))] if found else []
     least = np.min(sure, axis=0)
     agreement = class_agreement(np.concatenate(all_votes), "labels")
-    return np.stack(outputs, axis=1), np.where(np.isinf(least), np.nan, least), agreement + notes
+    voting = (np.stack(all_votes) >= 0).any(axis=0)
+    return np.stack(outputs, axis=1), np.where(np.isinf(least), np.nan, least), voting, agreement + notes
 
 
 def _decide(

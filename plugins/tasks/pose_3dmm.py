@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
 from facetask import ConfigPath, DataError, FaceData, Labels, Params, Task, detect_landmarks, hookimpl
+from facetask.plugins.datasets.reading import shown
 from facetask.plugins.tasks.binning import Edges, bin_names
 from facetask.plugins.tasks.face_landmarks import DETECTED_LICENCE, from_columns
 from facetask.plugins.tasks.surrey_model import LICENCE, read_model
@@ -75,15 +76,7 @@ def labels(data: FaceData, params: PoseParams) -> Labels:
     detect = params.landmarks == "detect"
     landmarks = detect_landmarks(data) if detect else from_columns(data, params.x, params.y, "pose-3dmm")
     angles = pose_deg(landmarks[:, indices], vertices)
-    if np.isnan(angles["yaw"]).all():
-        raise DataError(
-            f"{data.source or 'dataset'}: "
-            + (
-                f"no face was found on any of {len(data)} images"
-                if detect
-                else f"none of {len(data)} images has all {len(indices)} landmarks that the fit needs"
-            )
-        )
+    notes = _unfitted(data, landmarks, indices, np.isnan(angles["yaw"]), params)
     source = f"linear fit of a 3D morphable model to 68 {'detected ' if detect else ''}landmarks"
     licence = f"{LICENCE}; {DETECTED_LICENCE}" if detect else LICENCE
     if params.angle == "bins":
@@ -95,9 +88,10 @@ def labels(data: FaceData, params: PoseParams) -> Labels:
             unit="degrees",
             classes=pose_names(*edges),
             edges=edges,
-            flip="never",  # a mirror image has the same pitch but the opposite yaw
+            flip=("keep", "negate"),  # a mirrored face looks up as far, and as far to the other side
             source=source,
             licence=licence,
+            notes=notes,
         )
     return Labels(
         name=params.angle,
@@ -107,7 +101,39 @@ def labels(data: FaceData, params: PoseParams) -> Labels:
         flip="keep" if params.angle == "pitch" else "negate",
         source=source,
         licence=licence,
+        notes=notes,
     )
+
+
+def _unfitted(
+    data: FaceData,
+    landmarks: NDArray[np.float64],
+    indices: NDArray[np.intp],
+    unknown: NDArray[np.bool_],
+    params: PoseParams,
+) -> tuple[str, ...]:
+    """Return what to note of images without a fit, ``unknown (n,)``.
+
+    Raises:
+        DataError: If no image has one.
+    """
+    detect, rows = params.landmarks == "detect", np.flatnonzero(unknown)
+    lack = "no face was found" if detect else f"not all {len(indices)} landmarks that the fit needs are known"
+    if unknown.all():
+        patterns = () if detect else enumerate((params.x, params.y))
+        empty = [
+            pattern.replace("{}", str(i))
+            for k, pattern in patterns
+            for i in indices
+            if not np.isfinite(landmarks[:, i, k]).any()
+        ]
+        raise DataError(
+            f"{data.source or 'dataset'}: {lack} on any of {len(data)} images"
+            + (f"; there is no number in {shown(empty)}" if empty else "")
+            + ("; they should show whole faces" if detect else "")
+        )
+    names = shown(data.paths[row].name for row in rows)
+    return (f"{lack} on {len(rows):,} of {len(data):,} images, which get no label: {names}",) if len(rows) else ()
 
 
 def pose_names(pitch_edges: tuple[float, ...], yaw_edges: tuple[float, ...]) -> tuple[str, ...]:

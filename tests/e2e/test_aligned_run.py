@@ -108,6 +108,22 @@ def test_every_image_reaches_the_network_aligned(faces: Faces) -> None:
     np.testing.assert_allclose(respond(materials, recorder).tap("0"), first.numpy(), atol=1e-4)
 
 
+def test_results_say_what_faces_were_aligned_by(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, _ = faces.toy.run(tmp_path / "run", faces.config(), until="regress")
+    align = result.results.data.align
+    assert align is not None
+    assert (align.landmarks, align.n_without_face) == ("columns", len(FACELESS))
+    assert align.licence == result.results.data.licence
+    monkeypatch.setattr("facetask.prepare.face_points", lambda data, align: faces.points)
+    found, _ = faces.toy.run(tmp_path / "found", faces.config(align={**ALIGN, "landmarks": "detect"}), until="regress")
+    assert found.results.data.align is not None
+    assert (found.results.data.align.landmarks, found.results.data.align.n_without_face) == ("detect", len(FACELESS))
+    assert "excludes commercial use" in found.results.data.align.licence
+    assert "excludes commercial use" in (tmp_path / "found/report.html").read_text(encoding="utf-8")
+    plain, _ = faces.toy.run(tmp_path / "plain", faces.toy.config(trials=1), until="regress")
+    assert plain.results.data.align is None
+
+
 def test_responses_are_kept_for_an_image_and_its_landmarks(
     faces: Faces, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,8 +93,12 @@ def test_what_a_frame_lacks_is_missing_or_reported(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('{"frames": {', "line 1: not JSON ("),
-        ("[]", "expected 'frames', a mapping of frames to their annotations, found None"),
+        ("[]", "expected 'frames', a mapping of frames to their annotations, found []"),
         ('{"frames": {}}', "expected 'frames'"),
+        (
+            json.dumps({"frames": {"00000": {"V": 3, "A": 1}}}),
+            "frame '00000': expected arousal, landmarks, valence, found A, V; an annotation of another version?",
+        ),
         (json.dumps({"frames": {"x": {}}}), "frame 'x': expected a number and a mapping"),
         (json.dumps({"frames": {"00000": annotation(0, valence=11)}}), "frame '00000': valence: expected a number of"),
         (json.dumps({"frames": {"00000": annotation(0, arousal="high")}}), "frame '00000': arousal: expected a number"),

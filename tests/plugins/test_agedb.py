@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from dataset_trees import load, refusal, unusable, write_image
 
 
@@ -17,6 +18,12 @@ def test_names_become_labels(tmp_path: Path) -> None:
     assert data.group_column == "name"
     assert "non-commercial" in data.licence
     assert unusable(data) == ()
+
+
+def test_an_age_that_cannot_be_is_missing(tmp_path: Path) -> None:
+    for name in ("0_MariaCallas_2014_f.jpg", "1_MariaCallas_116_f.jpg"):
+        write_image(tmp_path / name)
+    np.testing.assert_array_equal(load("agedb", tmp_path).columns["age"], [np.nan, 116])
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_missing_images_are_counted_by_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "line", "replacement", "message"),
     [
-        ("list_attr_celeba.txt", 0, "six", "line 1: expected the number of images"),
+        ("list_attr_celeba.txt", 0, "image_id,Male", "in line 2, found 'image_id,Male'; a list of another version?"),
         ("list_attr_celeba.txt", 0, "202599", "line 1 says 202599 images, found 6 lines of images; is the file whole?"),
         ("list_attr_celeba.txt", 3, "000002.jpg 1 1", "line 4: expected an image's name and 40 numbers, found 3 cells"),
         ("list_attr_celeba.txt", 3, "000002.jpg" + " x" * 40, "line 4: expected a number for 5_o_Clock_Shadow, found"),

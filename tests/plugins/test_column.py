@@ -191,6 +191,17 @@ def test_bins_that_tell_nothing_apart_or_are_too_many() -> None:
         ({"kind": "binned", "width": 0}, "width must be positive"),
         ({"kind": "binary", "flip": "negate"}, "flip: negate needs numbers"),
         ({"kind": "ordinal"}, "Input should be 'continuous', 'binary', 'multilabel', 'binned' or 'nominal'"),
+        ({"kind": "nominal", "range": [0, 1]}, "range is for kind: continuous and binned, not nominal"),
+        ({"kind": "continuous", "range": [1, 1]}, "range must be the least and the greatest number"),
+        ({"kind": "continuous", "range": [1, NAN]}, "range must be the least and the greatest number"),
+        ({"kind": "continuous", "range": [1]}, "at least 2 items"),
+        ({"kind": "continuous", "flip": ["keep", "negate"]}, "one for each of 1 columns; found 2"),
+        ({"kind": "nominal", "flip": ["negate"]}, "flip: negate needs numbers"),
+        ({"kind": "continuous", "columns": ["a", "b"]}, "kind: continuous needs column or columns, and not the other"),
+        ({"kind": "continuous", "column": None}, "kind: continuous needs column or columns"),
+        ({"kind": "binned", "edges": [[1], [2]]}, "edges must be a list for each of 1 columns"),
+        ({"kind": "binned", "column": None, "columns": ["a", "b"], "edges": [1]}, "a list for each of 2 columns"),
+        ({"kind": "binned", "column": None, "columns": ["a", "b"], "edges": [[1], [2, 1]]}, "ascending order"),
         ({"kind": "multilabel"}, "kind: multilabel needs columns (a list of names), and not the other"),
         ({"kind": "multilabel", "columns": ["a"]}, "needs columns (a list of names), and not the other"),
         ({"kind": "multilabel", "column": None, "columns": ["a", "a"]}, "columns must differ"),
@@ -265,3 +276,39 @@ def test_decades() -> None:
     found = labels([3, 9.5, 10, 47, NAN], kind="binned", width=10, unit="years")
     assert found.classes == ("0–10", "10–20", "20–30", "30–40", "40–50")
     assert found.edges == ((10.0, 20.0, 30.0, 40.0),)
+
+
+def test_numbers_outside_of_the_range_are_missing_and_counted() -> None:
+    found = labels([0, 2014, NAN, -1, 116, 30], kind="continuous", range=[0, 116])
+    np.testing.assert_array_equal(found.values[:, 0], [0, NAN, NAN, NAN, 116, 30])
+    assert found.notes == (
+        "column 'c': 2 labels lie outside of range, 0 to 116, and count as missing: 1.jpg (2014), 3.jpg (-1)",
+    )
+    assert labels([0, 116, NAN], kind="continuous", range=[0, 116]).notes == ()
+    decades = labels([3, 47, 2014], kind="binned", width=10, range=[0, 116])
+    assert decades.classes == ("0–10", "10–20", "20–30", "30–40", "40–50")
+    many = labels([*range(200, 210), 1, 2], kind="continuous", range=[0, 116]).notes[0]
+    assert many.endswith("0.jpg (200), 1.jpg (201), 2.jpg (202), 3.jpg (203), 4.jpg (204), …")
+    said = refusal([2014, 1994, NAN], kind="continuous", range=[0, 116])
+    assert "all of 2 labels lie outside of range, 0 to 116: 0.jpg (2014), 1.jpg (1994); is the range" in said
+    assert "all of 2 labels are 7; nothing to learn" in refusal([7, 2014, 7], kind="continuous", range=[0, 116])
+
+
+def test_several_columns_of_numbers_are_regressed_together() -> None:
+    data = wear(yaw=[-30, 0, NAN, 30], pitch=[5, NAN, -5, 20])
+    params = {"columns": ["yaw", "pitch"], "unit": "degrees", "flip": ["negate", "keep"]}
+    found = RECORD.labels(data, RECORD.params(kind="continuous", **params))
+    np.testing.assert_array_equal(found.values, [[-30, 5], [0, NAN], [NAN, -5], [30, 20]])
+    assert (found.name, found.unit, found.flip) == ("yaw and 1 more", "degrees", ("negate", "keep"))
+    assert found.source == "columns 'yaw', 'pitch' of labels.csv"
+    check_labels(found, 4, "column")
+    bins = RECORD.labels(data, RECORD.params(kind="binned", edges=[[-15, 15], [0]], **params))
+    assert bins.edges == ((-15.0, 15.0), (0.0,))
+    assert bins.classes[:3] == ("yaw <-15, pitch <0", "yaw <-15, pitch ≥0", "yaw -15–15, pitch <0")
+    assert len(bins.classes) == 6
+    check_labels(bins, 4, "column")
+    wide = RECORD.labels(data, RECORD.params(kind="binned", width=25, **params))
+    assert wide.edges == ((-25.0, 0.0, 25.0), (0.0,))
+    check_labels(wide, 4, "column")
+    with pytest.raises(DataError, match="column 'roll': all of 4 labels are 1; nothing to learn"):
+        RECORD.labels(wear(yaw=[1, 2, 3, 4], roll=[1] * 4), RECORD.params(columns=["yaw", "roll"], kind="continuous"))

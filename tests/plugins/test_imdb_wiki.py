@@ -71,7 +71,9 @@ def test_rows_with_one_face_are_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.columns["face_score"], [4.3, 2.6, 1.5, 5])
     assert np.isnan(data.columns["second_face_score"]).all()
     assert data.group_column == "name"
-    assert data.source == f"{tmp_path / 'wiki.mat'} (4 of 6 images have the faces asked for)"
+    assert data.source == (
+        f"{tmp_path / 'wiki.mat'} (4 of 6 images have the faces asked for; 1 ages outside 0 to 100 years are missing)"
+    )
     assert unusable(data) == ()
 
 
@@ -81,6 +83,8 @@ def test_params_choose_rows_and_ages(tmp_path: Path) -> None:
     assert len(load("imdb-wiki", tmp_path, single_face=False)) == 5
     ages = load("imdb-wiki", tmp_path, min_age=40.0, max_age=49.0).columns["age"]
     np.testing.assert_array_equal(ages, [NAN, NAN, 49, NAN])
+    wide = load("imdb-wiki", tmp_path, max_age=3000.0)
+    assert wide.source == f"{tmp_path / 'wiki.mat'} (4 of 6 images have the faces asked for)"
     with pytest.raises(ValidationError, match="min_age must be below max_age"):
         IMDBWIKIParams(root=tmp_path, min_age=50.0, max_age=50.0)
 

@@ -203,6 +203,37 @@ def test_classes_that_do_not_match_are_named_and_can_be_renamed_or_left_out() ->
         merge(first, other, rule="majority", sources=[{}, {"rename": {"jo": "happy"}}])
 
 
+def test_the_notes_count_the_labels_that_are_really_merged() -> None:
+    first = classes(["happy", "sad", "sad", None], ("happy", "sad"), source="a")
+    other = classes(["joy", "contempt", "contempt", "sad"], ("joy", "sad", "contempt"), source="b")
+    sources = [{}, {"rename": {"joy": "happy", "contempt": None}}]
+    assert merge(first, other, rule="majority", sources=sources).notes[:2] == (
+        "source 1, a: labels for 3 of 4 images",
+        "source 2, b: labels for 2 of 4 images; 2 more are not merged",
+    )
+    unsure = numbers([1, 2, 3], confidence=np.array([0.5, 0.0, 1.0]))
+    assert merge(unsure, numbers([1, 2, 3]), rule="median").notes[0].endswith("2 of 3 images; 1 more are not merged")
+    several = Labels(name="x", kind="multilabel", values=np.array([[1.0, NAN], [NAN, 0], [NAN, 1]]), classes=("a", "b"))
+    found = merge(several, several, rule="majority", sources=[{}, {"rename": {"b": None}}])
+    assert [note.partition(": ")[2] for note in found.notes[:2]] == [
+        "labels for 3 of 3 images",
+        "labels for 1 of 3 images; 2 more are not merged",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flips", "merged"),
+    [
+        (["negate", ("negate", "negate")], "negate"),
+        ([("keep", "negate"), ("keep", "negate")], ("keep", "negate")),
+        ([("keep", "negate"), "negate"], "never"),
+    ],
+)
+def test_rules_for_mirrored_images_are_kept_where_they_agree(flips: list[Any], merged: Any) -> None:
+    given = (numbers([[1, 2], [3, 4]], flip=flip) for flip in flips)
+    assert merge(*given, rule="mean").flip == merged
+
+
 def test_several_labels_an_image_are_merged_each_by_its_name() -> None:
     fields: dict[str, Any] = {"name": "wear", "kind": "multilabel"}
     first = Labels(values=np.array([[1, 0], [1, NAN], [NAN, NAN]]), classes=("hat", "tie"), **fields)
@@ -351,7 +382,7 @@ def test_paths_in_a_source_s_params_count_from_the_file(tmp_path: Path) -> None:
         ),
         (
             {"name": "column", "params": {"column": 7, "kind": "binned", "edges": ["x"]}},
-            "sources.1.params.edges.0: expected a number, found 'x'",
+            "sources.1.params.edges.0: expected a number or a list, found 'x'",
         ),
         ({"name": "column", "wieght": 2}, "sources.1.wieght: unknown key; did you mean 'weight'?"),
     ],

@@ -221,7 +221,7 @@ def bin_of(found: Labels) -> list[str]:
 def test_nine_bins_are_named_as_the_viewer_sees_them(model: Path, points: NDArray[np.float64]) -> None:
     data = table(heads(points, BIN_POSES))
     found = check_task(RECORD, data, RECORD.params(model=model, angle="bins"))
-    assert (found.kind, found.unit, found.flip) == ("binned", "degrees", "never")
+    assert (found.kind, found.unit, found.flip) == ("binned", "degrees", ("keep", "negate"))
     assert list(found.classes) == bin_of(found) == PLACES.split()
     for column, angle in enumerate(("pitch", "yaw")):
         np.testing.assert_array_equal(found.values[:, column], labels(data, model, angle=angle).values[:, 0])
@@ -288,6 +288,9 @@ def test_detected_landmarks_give_nearly_the_yaw_of_annotated_ones(tmp_path: Path
     assert "Surrey" in found.licence
     yaw, expected = found.values[:-1, 0], labels(data, folder).values[:, 0]
     assert np.isnan(found.values[-1, 0])
+    assert f"of {len(paths)} images, which get no label: " in found.notes[0]
+    assert found.notes[0].startswith("no face was found on ")
+    assert "empty.png" in found.notes[0]
     seen = np.isfinite(yaw)
     assert seen.mean() > 0.95
     assert np.sqrt(np.mean((yaw - expected)[seen] ** 2)) < 6 < 0.5 * expected.std()
@@ -297,7 +300,9 @@ def test_no_face_on_any_image(model: Path, tmp_path: Path) -> None:
     pytest.importorskip("dlib", reason="dlib is not installed")
     Image.new("L", (90, 90), 120).save(tmp_path / "grey.png")
     data = FaceData(paths=(tmp_path / "grey.png",), columns={}, source="labels.csv")
-    assert refusal(data, model, landmarks="detect") == "labels.csv: no face was found on any of 1 images"
+    assert refusal(data, model, landmarks="detect") == (
+        "labels.csv: no face was found on any of 1 images; they should show whole faces"
+    )
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -318,12 +323,34 @@ def test_first_missing_column_is_named(model: Path, points: NDArray[np.float64])
 
 def test_text_column_is_named(model: Path, points: NDArray[np.float64]) -> None:
     data = table(heads(points, POSES))
-    columns = {**data.columns, "x3": np.array(["left"] * len(data), dtype=object)}
-    assert "column 'x3' holds text" in refusal(FaceData(paths=data.paths, columns=columns), model)
+    columns = {**data.columns, "x3": np.array(["12.5", None, "left", "3", "right"], dtype=object)}
+    message = refusal(FaceData(paths=data.paths, columns=columns), model)
+    assert "column 'x3': row 3 (2.jpg) has 'left'; a landmark's coordinate must be a number, or an empty" in message
 
 
 def test_no_image_with_landmarks(model: Path) -> None:
-    assert "none of 2 images has all 44 landmarks" in refusal(table(np.full((2, 68, 2), np.nan)), model)
+    message = refusal(table(np.full((2, 68, 2), np.nan)), model)
+    assert "not all 44 landmarks that the fit needs are known on any of 2 images; there is no number in x" in message
+    assert "(88 in all)" in message
+
+
+def test_an_empty_column_is_named_and_images_without_a_landmark_are_counted(
+    model: Path, points: NDArray[np.float64]
+) -> None:
+    landmarks = heads(points, POSES)
+    landmarks[:, FITTED[3], 1] = np.nan
+    assert refusal(table(landmarks), model).endswith(f"of 5 images; there is no number in y{FITTED[3]}")
+    columns = table(landmarks).columns | {f"y{FITTED[3]}": np.array([None] * 5, dtype=object)}
+    data = FaceData(paths=table(landmarks).paths, columns=columns)
+    assert refusal(data, model).endswith(f"there is no number in y{FITTED[3]}")
+    landmarks = heads(points, POSES)
+    landmarks[[1, 4], FITTED[3], 1] = np.nan, np.inf
+    found = labels(table(landmarks), model, angle="bins")
+    assert np.isnan(found.values).all(axis=1).tolist() == [False, True, False, False, True]
+    assert found.notes == (
+        "not all 44 landmarks that the fit needs are known on 2 of 5 images, which get no label: 1.jpg, 4.jpg",
+    )
+    assert labels(table(heads(points, POSES)), model).notes == ()
 
 
 @pytest.mark.parametrize("name", ["sfm_shape_3448.bin", "ibug_to_sfm.txt"])

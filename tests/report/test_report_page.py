@@ -152,6 +152,20 @@ def test_run_and_labels_are_described(make_results: Make) -> None:
         assert words in text, words
 
 
+def test_licences_of_labels_and_landmarks_and_what_is_noted_of_labels_are_shown(make_results: Make) -> None:
+    def tell(raw: dict[str, Any]) -> None:
+        raw["tasks"][0]["labels"] |= {"licence": "the face model: non-commercial", "notes": ["sources 1 and 2: alike"]}
+        raw["data"]["align"] = {"landmarks": "detect", "licence": "the predictor: non-commercial", "n_without_face": 41}
+
+    text = Page(render_report(make_results("yaw", change=tell))).text
+    assert "Licence the face model: non-commercial" in text
+    assert "sources 1 and 2: alike" in text
+    assert "Faces aligned by landmarks detected in the images" in text
+    assert "Landmarks’ licence the predictor: non-commercial" in text
+    assert "Images without a known face 41, used as they are" in text
+    assert "aligned by" not in Page(render_report(make_results("yaw"))).text
+
+
 def test_several_tasks_get_contents_and_a_summary_in_a_page_of_modest_size(make_results: Make) -> None:
     html = render_report(make_results("yaw", "age", "gender"))
     assert len(html.encode()) < 2_000_000
@@ -250,6 +264,7 @@ def test_hostile_names_stay_text(make_results: Make) -> None:
         task = raw["tasks"][0]
         task["name"] = task["plugin"] = task["model"] = evil
         task["labels"] |= {"unit": evil, "source": evil, "licence": evil, "counts": {evil: 4}, "left_out": {evil: 1}}
+        task["labels"]["notes"] = [evil]
         task["curve"]["unit"] = task["prune"]["macs_note"] = task["prune"]["cut"] = evil
         task["prune"]["groups"][0] |= {"taps": [evil], "notes": [evil]}
         task["regress"]["taps"][0]["tap"] = task["curve"]["taps"][0]["tap"] = task["regress"]["best_tap"] = evil
