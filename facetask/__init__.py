@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from facetask.records import Kind as Kind
     from facetask.records import Labels as Labels
     from facetask.records import Params as Params
+    from facetask.records import Score as Score
+    from facetask.records import ScoreProblem as ScoreProblem
     from facetask.records import SelectionPath as SelectionPath
     from facetask.records import SelectionProblem as SelectionProblem
     from facetask.records import Selector as Selector
@@ -86,6 +88,8 @@ _HOMES = {
         "Kind",
         "Labels",
         "Params",
+        "Score",
+        "ScoreProblem",
         "SelectionPath",
         "SelectionProblem",
         "Selector",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from facetask.records import Architecture, Dataset, Selector, Task
+    from facetask.records import Architecture, Dataset, Score, Selector, Task
 
 PROJECT = "facetask"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -122,6 +122,27 @@ def facetask_selectors() -> list[Selector]:  # type: ignore[empty-body]
         @hookimpl
         def facetask_selectors() -> list[Selector]:
             return [Selector(name="first-k", select=first_k)]
+    """
+
+
+@hookspec
+def facetask_scores() -> list[Score]:  # type: ignore[empty-body]
+    """Return the transferability scores that this plugin provides.
+
+    Example::
+
+        import numpy as np
+
+        from facetask import Params, Score, ScoreProblem, hookimpl
+
+
+        def liveliness(problem: ScoreProblem, params: Params) -> float:
+            return float(np.mean(problem.responses.std(axis=0) > 0))
+
+
+        @hookimpl
+        def facetask_scores() -> list[Score]:
+            return [Score(name="liveliness", score=liveliness)]
     """
 
 

@@ -31,6 +31,7 @@ KINDS = {
     "task": "facetask_tasks",
     "dataset": "facetask_datasets",
     "selector": "facetask_selectors",
+    "score": "facetask_scores",
 }
 HOOK_KIND = "hook"  # an installed plugin that provides no record but listens: its entry point is named hook.NAME
 GROUP = "facetask"
@@ -43,7 +44,7 @@ class Entry:
     """One plugin in the catalogue, known without importing it.
 
     Attributes:
-        kind: ``architecture``, ``task``, ``dataset``, ``selector`` or ``hook``.
+        kind: ``architecture``, ``task``, ``dataset``, ``selector``, ``score`` or ``hook``.
         name: The name used in a configuration.
         origin: Where it was found.
         provider: Who provides it, for messages: a module and distribution, or a file.
@@ -309,6 +310,7 @@ def _records_of(manager: pluggy.PluginManager, module: ModuleType, target: str) 
         "task": records.Task,
         "dataset": records.Dataset,
         "selector": records.Selector,
+        "score": records.Score,
     }
     implemented = {caller.name for caller in manager.get_hookcallers(module) or ()}
     for hook in (*KINDS.values(), "facetask_stage_finished"):

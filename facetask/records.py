@@ -153,7 +153,8 @@ class Labels:
         classes: Names: of the classes (nominal), of negative and positive (binary), of the labels (multilabel), of the
             bins (binned; with two outputs the second varies fastest).
         edges: Inner bin edges for each output, ascending (binned only).
-        flip: What a mirrored image's label is: the same, negated, or unknown (such images are never mirrored).
+        flip: What a mirrored image's label is: the same, negated, or unknown (such images are never mirrored). Several
+            numbers (continuous, binned) may have a rule each: yaw is negated, pitch kept.
         source: Where the labels come from.
         licence: The labels' or their source's licence.
         confidence: How sure the source is of each image's label, ``(n,)`` float64 in [0, 1], NaN where there is none;
@@ -167,7 +168,7 @@ class Labels:
     unit: str = ""
     classes: tuple[str, ...] = ()
     edges: tuple[tuple[float, ...], ...] = ()
-    flip: Flip = "keep"
+    flip: Flip | tuple[Flip, ...] = "keep"
     source: str = ""
     licence: str = "not stated"
     confidence: NDArray[np.float64] | None = None
@@ -203,16 +204,20 @@ class SelectionProblem:
             Where labels are missing, each output's are those of the images where it is known, as
             :func:`facetask.known.available_moments` says; with responses, images without all labels are left out.
         component: Component of each column, ``(n_columns,)``, in 0 … n_components − 1.
+        tap: Which tap each column belongs to, ``(n_columns,)``, counted from 0; None where all belong to one.
         responses: X itself, where the selector needs responses.
         targets: Y itself, where the selector needs responses.
         weights: Norm-ready weights, where the selector needs them: one flattened filter for each column.
         gradients: Taylor terms, where the selector needs gradients: ``(n_columns,)``, the mean over training images
-            of |response × ∂loss/∂response| for the linear model of all columns.
+            of |response × ∂loss/∂response| for the linear model of all columns. The loss is half the squared error,
+            summed over outputs; where labels are missing, an output counts on the images where it is known, there so
+            much more as if it were known on all.
         seed: For selectors that draw random numbers.
     """
 
     moments: Moments
     component: NDArray[np.intp]
+    tap: NDArray[np.intp] | None = None
     responses: NDArray[np.float64] | None = None
     targets: NDArray[np.float64] | None = None
     weights: tuple[NDArray[np.float64], ...] | None = None
@@ -265,4 +270,45 @@ class Selector:
     revision: str = "1"
 
 
-Record = Architecture | Task | Dataset | Selector
+@dataclass(frozen=True, kw_only=True)
+class ScoreProblem:
+    """What a transferability score judges: one tap's responses to labelled images of training and validation.
+
+    Attributes:
+        responses: One column a filter, ``(n, n_columns)`` float64.
+        targets: What the regression fits, ``(n, n_outputs)``, NaN where missing; of several numbers each is divided by
+            its spread in training, classes are one-hot rows.
+        kind: The task's kind.
+        classes: Each image's class, ``(n, n_labellings)``, −1 where it is unknown: one column for binary, binned and
+            nominal tasks, one for each label of a multilabel one, and one for each output of a continuous one, whose
+            values are put into equally frequent bins.
+        rmse: Validation RMSE of the run's regression of these targets on these responses.
+        trivial_rmse: That of the training mean.
+    """
+
+    responses: NDArray[np.float64]
+    targets: NDArray[np.float64]
+    kind: Kind
+    classes: NDArray[np.intp]
+    rmse: float
+    trivial_rmse: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A score plugin: how well a tap would serve a task, told without training.
+
+    Attributes:
+        name: The name used in a configuration.
+        score: Returns a number for a problem and params, the higher the better; NaN where the score does not apply.
+        params: The params model.
+        revision: Changes whenever the same problem gives another number.
+    """
+
+    name: str
+    score: Callable[[ScoreProblem, Any], float]
+    params: type[BaseModel] = Params
+    revision: str = "1"
+
+
+Record = Architecture | Task | Dataset | Selector | Score

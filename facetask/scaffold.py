@@ -1,4 +1,4 @@
-"""Writes a new plugin's package: a plugin that works, its entry point, its tests and a run that uses it.
+"""Writes a new plugin's package: a plugin that works, its entry point, its tests and a configuration that uses it.
 
 The templates in ``templates/`` are such packages themselves, but for ``$name`` and a few more words; their Python is
 linted and type-checked as it stands.
@@ -23,7 +23,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _FILES = {  # file of the package: its template
     "pyproject.toml": "package.toml",
     "README.md": "README.md",
-    "run.yaml": "$kind/run.yaml",
+    "$command.yaml": "$kind/$command.yaml",
     "$module.py": "$kind/plugin.py",
     "tests/test_$module.py": "$kind/test_plugin.py",
 }
@@ -33,7 +33,7 @@ def new_plugin(kind: str, name: str, folder: Path | None = None, plugins: Plugin
     """Write a new plugin's package and return its folder.
 
     Args:
-        kind: ``task``, ``selector``, ``architecture`` or ``dataset``.
+        kind: ``task``, ``selector``, ``architecture``, ``dataset`` or ``score``.
         name: The plugin's name in configurations: lower-case letters and digits, words joined by hyphens.
         folder: The package's folder, which must not exist; by default ``facetask-KIND-NAME`` in the current folder.
         plugins: The plugins whose names are taken.
@@ -46,6 +46,7 @@ def new_plugin(kind: str, name: str, folder: Path | None = None, plugins: Plugin
     package = f"facetask-{kind}-{name}"
     words = {
         "kind": kind,
+        "command": "rank" if kind == "score" else "run",
         "name": name,
         "package": package,
         "module": package.replace("-", "_"),  # with kind and name, so that it hides no other module

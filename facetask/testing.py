@@ -23,9 +23,12 @@ from facetask.records import (
     Architecture,
     Dataset,
     FaceData,
+    Kind,
     Labels,
     Need,
     Record,
+    Score,
+    ScoreProblem,
     SelectionPath,
     SelectionProblem,
     Selector,
@@ -45,8 +48,8 @@ NEEDS = set(get_args(Need))
 def check_record(record: Record) -> None:
     """Check any record as far as possible without the user's data.
 
-    An architecture is checked in full if its params have defaults, and so is a selector; a task and a dataset need
-    data, so only their form is checked here.
+    An architecture is checked in full if its params have defaults, and so are a selector and a score; a task and a
+    dataset need data, so only their form is checked here.
 
     Raises:
         PluginError: If the contract is broken.
@@ -56,6 +59,8 @@ def check_record(record: Record) -> None:
         check_architecture(record)
     if isinstance(record, Selector) and _defaults(record.params) is not None:
         check_selector(record)
+    if isinstance(record, Score) and _defaults(record.params) is not None:
+        check_score(record)
 
 
 def check_architecture(record: Architecture, params: BaseModel | None = None) -> None:
@@ -224,6 +229,52 @@ def toy_problems(n: int = 80, n_columns: int = 12, seed: int = 0) -> tuple[Selec
             )
         )
     return tuple(problems)
+
+
+def check_score(record: Score, params: BaseModel | None = None) -> tuple[float, ...]:
+    """Check a score on a small problem of each kind, with dead and copied filters, and return what it gives.
+
+    Raises:
+        PluginError: If the contract is broken.
+    """
+    found: list[float] = []
+    with _contract(record, params) as (where, params):
+        for problem in toy_score_problems():
+            with threadpool_limits(1, user_api="blas"):  # as in a ranking
+                value, again = record.score(problem, params), record.score(problem, params)
+            if isinstance(value, bool) or not isinstance(value, float | int | np.floating | np.integer):
+                raise PluginError(f"{where}: must return a number, found {type(value).__name__}")
+            if np.isinf(value):
+                raise PluginError(f"{where}: gives {value} for a {problem.kind} task; NaN says that it does not apply")
+            if value != again and not (np.isnan(value) and np.isnan(again)):
+                raise PluginError(f"{where}: asked twice, it gives another number")
+            found.append(float(value))
+        if np.isnan(found).all():
+            raise PluginError(f"{where}: gives NaN for every kind of task")
+    return tuple(found)
+
+
+def toy_score_problems(n: int = 90, n_columns: int = 12, seed: int = 0) -> tuple[ScoreProblem, ...]:
+    """Return a score problem of each kind, continuous, binary, multilabel (partly unknown), binned and nominal."""
+    rng = np.random.default_rng(seed)
+    x = np.maximum(rng.normal(size=(n, n_columns)) @ rng.normal(size=(n_columns, n_columns)) / 3, 0)
+    x[:, 3] = 0.0
+    x[:, 5] = x[:, 4]
+    value = x[:, [0]] - x[:, [4]] + 0.1 * rng.normal(size=(n, 1))
+    thirds = np.searchsorted(np.quantile(value, [1 / 3, 2 / 3]), value)
+    halves = np.concatenate([value > np.median(value), x[:, [7]] > np.median(x[:, 7])], axis=1)
+    unknown = rng.random((n, 2)) < 0.2
+    made: tuple[tuple[Kind, NDArray[np.float64], NDArray[np.intp]], ...] = (
+        ("continuous", value, thirds),
+        ("binary", halves[:, :1].astype(np.float64), halves[:, :1].astype(np.intp)),
+        ("multilabel", np.where(unknown, np.nan, halves), np.where(unknown, -1, halves)),
+        ("binned", value, thirds),
+        ("nominal", np.eye(3)[thirds[:, 0]], thirds),
+    )
+    return tuple(
+        ScoreProblem(responses=x, targets=targets, kind=kind, classes=classes, rmse=0.5, trivial_rmse=1.0)
+        for kind, targets, classes in made
+    )
 
 
 def tiny_network(seed: int = 0) -> nn.Module:

@@ -35,6 +35,7 @@ def test_there_is_a_hook_for_each_kind() -> None:
     assert HOOKS == [
         "facetask_architectures",
         "facetask_datasets",
+        "facetask_scores",
         "facetask_selectors",
         "facetask_stage_finished",
         "facetask_tasks",
@@ -49,6 +50,7 @@ def test_every_example_keeps_its_contract(manager: PluginManager) -> None:
         ("task", "brightness"),
         ("dataset", "person-folders"),
         ("selector", "first-k"),
+        ("score", "liveliness"),
         ("hook", "facetask_stage_finished"),
     }
     for _, record in local:

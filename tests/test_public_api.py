@@ -32,6 +32,8 @@ NAMES = [
     "RunConfig",
     "RunDirError",
     "RunResult",
+    "Score",
+    "ScoreProblem",
     "SelectionPath",
     "SelectionProblem",
     "Selector",

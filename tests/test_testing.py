@@ -22,6 +22,8 @@ from facetask import (
     Params,
     PluginError,
     Preprocessing,
+    Score,
+    ScoreProblem,
     SelectionPath,
     SelectionProblem,
     Selector,
@@ -32,11 +34,13 @@ from facetask.testing import (
     check_architecture,
     check_dataset,
     check_record,
+    check_score,
     check_selector,
     check_task,
     tiny_network,
     toy_faces,
     toy_problems,
+    toy_score_problems,
 )
 
 
@@ -178,7 +182,8 @@ def test_sound_tasks_pass(faces: FaceData) -> None:
     sure = replace(
         GOOD, values=missing, confidence=np.where(np.isnan(missing[:, 0]), np.nan, [0, 0.1, 0.2, 0.3, 0.9, 1])
     )
-    for labels in (GOOD, replace(GOOD, values=missing), sure, nominal, binary, binned):
+    mirrored = replace(binned, flip=("keep", "negate"))
+    for labels in (GOOD, replace(GOOD, values=missing), sure, nominal, binary, binned, mirrored):
         assert check_task(task_of(labels), faces) is labels
 
 
@@ -188,6 +193,8 @@ def test_sound_tasks_pass(faces: FaceData) -> None:
         ([1, 2], "must return Labels, found list"),
         (replace(GOOD, kind="ordinal"), "the kind is none of continuous, binary, multilabel, binned, nominal"),  # type: ignore[arg-type]
         (replace(GOOD, flip="mirror"), "flip 'mirror' is none of keep, negate, never"),  # type: ignore[arg-type]
+        (replace(GOOD, flip=("keep", "mirror")), "is none of keep, negate, never, nor a tuple of them"),  # type: ignore[arg-type]
+        (replace(GOOD, flip=("keep", "negate")), "flip has 2 rules for 1 outputs; give one for each, or one for all"),
         (replace(GOOD, values=GOOD.values[:5]), r"with n = 6, found float64 \(5, 1\)"),
         (replace(GOOD, values=GOOD.values.astype(np.float32)), "found float32"),
         (replace(GOOD, values=[1.0] * 6), "found list"),  # type: ignore[arg-type]
@@ -310,7 +317,42 @@ def test_a_selector_must_draw_from_the_seed() -> None:
         check_selector(Selector(name="lots", select=lots))
 
 
+# --- scores
+
+
+@pytest.mark.parametrize(
+    ("score", "reason"),
+    [
+        (lambda problem, params: None, "must return a number, found NoneType"),
+        (lambda problem, params: True, "must return a number, found bool"),
+        (lambda problem, params: np.inf, "gives inf for a continuous task; NaN says that it does not apply"),
+        (lambda problem, params: np.nan, "gives NaN for every kind of task"),
+        (lambda problem, params: float(np.random.default_rng().normal()), "asked twice, it gives another number"),
+        (lambda problem, params: problem.moments, "AttributeError"),
+    ],
+)
+def test_a_broken_score_is_told(score: Any, reason: str) -> None:
+    with pytest.raises(PluginError, match=f"score 'mine': .*{reason}"):
+        check_score(Score(name="mine", score=score))
+
+
+def test_a_score_need_not_apply_to_every_kind() -> None:
+    def wide(problem: ScoreProblem, params: Params) -> float:
+        return float(problem.responses.shape[1]) if problem.kind == "continuous" else float("nan")
+
+    assert check_score(Score(name="wide", score=wide))[0] == 12
+    check_record(Score(name="wide", score=wide))
+
+
 # --- toys
+
+
+def test_toy_score_problems_are_one_of_each_kind() -> None:
+    problems = toy_score_problems()
+    assert [problem.kind for problem in problems] == ["continuous", "binary", "multilabel", "binned", "nominal"]
+    for problem in problems:
+        assert len(problem.responses) == len(problem.targets) == len(problem.classes) == 90
+        assert (np.isnan(problem.targets).any()) == (problem.kind == "multilabel") == bool((problem.classes < 0).any())
 
 
 def test_toys_are_the_same_each_time(tmp_path: Path) -> None:
