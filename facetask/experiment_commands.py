@@ -2,13 +2,119 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
 
-if TYPE_CHECKING:
-    import typer
+import typer
+
+from facetask.command_options import AsJson, Config, Force, Out, Override, PluginsDir, load, plugin_manager
+
+
+def pretrain(
+    config: Config, out: Out = None, override: Override = None, force: Force = False, plugins_dir: PluginsDir = None
+) -> None:
+    """Train a base network for a primary task, CONFIG's only one; nothing is pruned."""
+    from facetask.experiments.pretrain import pretrain as train
+    from facetask.progress import Console
+
+    plugins = plugin_manager(plugins_dir)
+    folder = out if out is not None else Path("runs") / config.stem
+    done = train(load(config, override, plugins), folder, force=force, plugins=plugins, reporter=Console())
+    print(f"{done.model}: a base network, {{model: {done.model}}} in a run's configuration")
+
+
+def sweep(
+    config: Annotated[Path, typer.Argument(help="The sweep's YAML file.", metavar="CONFIG")],
+    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Runs at a time; by default one a core, where memory allows.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="CONDITION",
+            help='Name the best network with "macs<=20%", "size<=1MB", "rmse<=8" …; may be given several times.',
+        ),
+    ] = None,
+    override: Override = None,
+    force: Force = False,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Run every combination of thresholds, cuts and selectors: what a smaller network costs in accuracy."""
+    from facetask.errors import RunDirError
+    from facetask.experiments.config import load_experiment
+    from facetask.experiments.sweep import failures, run_sweep
+    from facetask.experiments.sweep_config import SweepConfig
+    from facetask.experiments.target import chosen_lines, parse_target
+    from facetask.progress import Console
+
+    targets = [parse_target(text) for text in target or ()]
+    loaded = load_experiment(config, SweepConfig, override or ())
+    folder = out if out is not None else Path("runs") / config.stem
+    found = run_sweep(config, loaded, folder, jobs=jobs, force=force, plugins_dir=plugins_dir, reporter=Console())
+    for line in chosen_lines(found, targets, folder) if targets else ():
+        print(line)
+    if found.failed:
+        total = len(found.failed) + len(found.tasks[0].networks)
+        raise RunDirError(f"{folder}: {len(found.failed)} of {total} combinations failed; {failures(found.failed)}")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="The runs' folders.", metavar="RUN_DIR…")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.html", help="Write a page, with its figures beside it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print several runs side by side, task by task."""
+    from facetask.experiments.compare import as_text, compare_runs, comparison_table, not_comparable, write_comparison
+
+    found = compare_runs(runs)
+    if as_json:
+        print(json.dumps(found.model_dump(mode="json"), indent=2, ensure_ascii=False))
+    else:
+        texts = [[task.name, as_text(comparison_table(task)), *not_comparable(task)] for task in found.tasks]
+        print("\n\n".join("\n".join(lines) for lines in texts))
+    if out is not None:
+        write_comparison(found, out)
+
+
+def rank(
+    config: Annotated[Path, typer.Argument(help="The ranking's YAML file.", metavar="CONFIG")],
+    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    override: Override = None,
+    finetuned: Annotated[
+        list[Path] | None, typer.Option("--finetuned", metavar="RUN_DIR", help="A finished run to compare with.")
+    ] = None,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Rank base networks and their taps for a run's tasks, without training any."""
+    from facetask.context import run_context
+    from facetask.experiments.config import load_experiment
+    from facetask.experiments.rank import rank as rank_networks
+    from facetask.experiments.rank_config import RankConfig
+    from facetask.experiments.rank_page import rank_lines
+    from facetask.progress import Console
+
+    plugins, reporter = plugin_manager(plugins_dir), Console()
+    with run_context(plugins, reporter):
+        loaded = load_experiment(config, RankConfig, override or ())
+    if finetuned:
+        loaded = loaded.model_copy(update={"finetuned": (*loaded.finetuned, *finetuned)})
+    folder = out if out is not None else Path("runs") / config.stem
+    results = rank_networks(loaded, folder, plugins=plugins, reporter=reporter)
+    for line in rank_lines(results):
+        print(line)
+    print(f"page: {folder / 'rank.html'}")
+
+
+_EXPERIMENTS: tuple[Callable[..., None], ...] = (pretrain, sweep, compare, rank)
 
 
 def add_experiments(app: typer.Typer) -> None:
     """Add every experiment's command."""
-    for command in ():
+    for command in _EXPERIMENTS:
         app.command()(command)

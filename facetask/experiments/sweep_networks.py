@@ -1,0 +1,73 @@
+"""From a sweep's finished runs to its networks, those on a Pareto front marked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import TypeAlias
+
+from facetask.experiments.pareto import pareto_front
+from facetask.experiments.sweep_config import Combination
+from facetask.experiments.sweep_results import SweepNetwork, SweepTask
+from facetask.report.metrics import main_metric, style
+from facetask.report.tables import best_tap_metrics
+from facetask.results import Metric, PlainMetrics, Results, TaskResult
+
+Finished: TypeAlias = tuple[Combination, Results, Mapping[str, PlainMetrics]]
+
+
+def swept_task(position: int, found: Sequence[Finished]) -> SweepTask:
+    """Return one task's networks, by ascending MACs, those on a Pareto front marked.
+
+    Args:
+        position: The task's place in the runs' results.
+        found: The finished combinations, one or more, each with its run's results and its models' metrics on
+            validation.
+    """
+    some = found[0][1].tasks[position]
+    main = main_metric(some.labels.kind, best_tap_metrics(some))
+    networks = [
+        _network(combination, results.tasks[position], validation[some.name])
+        for combination, results, validation in found
+    ]
+    networks.sort(key=lambda network: network.cost.macs)
+    higher = style(main).better == "higher"
+    quality = [network.validation.get(main) for network in networks]
+    fronts = {
+        "macs": pareto_front([network.cost.macs for network in networks], quality, higher_is_better=higher),
+        "size": pareto_front([network.cost.size_bytes for network in networks], quality, higher_is_better=higher),
+    }
+    assert some.prune is not None
+    return SweepTask(
+        name=some.name,
+        labels=some.labels,
+        main_metric=main,
+        higher_is_better=higher,
+        base=some.prune.base,
+        unpruned=best_tap_metrics(some),
+        networks=[
+            network.model_copy(update={"front": [cost for cost, front in fronts.items() if index in front]})
+            for index, network in enumerate(networks)
+        ],
+    )
+
+
+def _network(combination: Combination, task: TaskResult, validation: PlainMetrics) -> SweepNetwork:
+    """Return one task's network of a finished combination."""
+    assert task.prune is not None
+    macs = [float(trial.macs) for trial in task.trials if trial.macs is not None]
+    return SweepNetwork(
+        combination=combination.name,
+        settings=dict(combination.settings),
+        step="finetuned" if task.finetune else "pruned",
+        model=f"runs/{combination.name}/{task.model}",
+        cut=task.prune.cut,
+        kept=sum(task.prune.kept.values()),
+        cost=task.prune.pruned,
+        validation=validation,
+        test=task.finetune.metrics if task.finetune else task.prune.metrics_pruned,
+        test_pruned=task.prune.metrics_pruned,
+        macs_over_trials=Metric(mean=mean(macs), std=stdev(macs) if len(macs) > 1 else 0.0),
+        front=[],
+        wall_s=sum(task.wall_s.values()),
+    )

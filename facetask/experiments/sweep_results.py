@@ -1,0 +1,91 @@
+"""The shape of ``sweep.json``: every network of a sweep, with what it costs and how good it is.
+
+What is decided (the fronts, a target) is decided on validation images; test metrics are there to be shown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from facetask.errors import RunDirError
+from facetask.results import LabelSummary, Metric, Metrics, NetworkCost, PlainMetrics
+
+FORMAT_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+
+class SweepNetwork(_Record):
+    """One task's network of one combination: the saved one, of the reported trial."""
+
+    combination: str = Field(description="The combination's name, which is its run's folder in runs/.")
+    settings: dict[str, str] = Field(description="What the sweep set, by the names of its lists.")
+    step: Literal["pruned", "finetuned"] = Field(description="The last step, after which it was saved.")
+    model: str = Field(description="The saved model's folder, inside the sweep's.")
+    cut: str
+    kept: int = Field(description="Filters kept at all taps up to the cut.")
+    cost: NetworkCost
+    validation: PlainMetrics = Field(description="Its metrics on validation images, by which it is chosen.")
+    test: Metrics = Field(description="Of the last step, on test images, over the trials.")
+    test_pruned: Metrics = Field(description="The same before finetuning.")
+    macs_over_trials: Metric = Field(description="Each trial cuts and prunes a network of its own.")
+    front: list[Literal["macs", "size"]] = Field(
+        description="Against which costs it is on the Pareto front: no other is as cheap and as good on validation."
+    )
+    wall_s: float
+
+
+class SweepTask(_Record):
+    """One satellite task's networks, by ascending MACs."""
+
+    name: str
+    labels: LabelSummary
+    main_metric: str
+    higher_is_better: bool
+    base: NetworkCost
+    unpruned: Metrics = Field(description="Of the regression on all filters of the best tap, on test images.")
+    networks: list[SweepNetwork]
+
+
+class SweepResults(_Record):
+    """A whole sweep."""
+
+    format_version: Literal[1] = 1
+    facetask_version: str
+    base_network: str
+    trials: int
+    seed: int
+    swept: dict[str, list[str]] = Field(description="The values of each list that the sweep varies.")
+    tasks: list[SweepTask]
+    failed: dict[str, str] = Field(description="Combinations that failed, and why.")
+
+
+def write_sweep(results: SweepResults, path: Path) -> None:
+    """Write a sweep's results as indented JSON, whole or not at all.
+
+    Raises:
+        RunDirError: If the file cannot be written.
+    """
+    partial = path.with_suffix(".tmp")
+    try:
+        partial.write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise RunDirError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def read_sweep(path: Path) -> SweepResults:
+    """Read a sweep's results back.
+
+    Raises:
+        RunDirError: If the file is missing or not of this format.
+    """
+    try:
+        return SweepResults.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunDirError(f"{path}: not a sweep's results ({error})") from None
