@@ -4,8 +4,9 @@ The stage is measured at the 13 taps of VGG-16 on generated responses, as correl
 network (dlib's: condition of the correlations 10² to 10⁴). Everything the stage does counts: screening, the path, all
 refits, the unpruned level. Of the rivals only the fitting counts; each gets the loosest tolerance at which its
 optimality violation is no more than ours may be, and where only a few of its fits are run, their mean is multiplied and
-the line says "extrapolated". Seconds are processor time, so that other work on the machine counts for little; trust
-the ratios::
+the line says "extrapolated". `lasso_path` is also compared like with like: our path alone beside it; and beside our
+whole stage, it with a least-squares refit of each distinct support on the Gram and its error on validation. Seconds are
+processor time, so that other work on the machine counts for little; trust the ratios::
 
     python benchmarks/curve_stage.py
 """
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.linalg import solve
 from sklearn.linear_model import Lasso, MultiTaskLasso, lasso_path, orthogonal_mp_gram
 from threadpoolctl import threadpool_limits
 
@@ -26,6 +28,7 @@ from facetask.curves import characteristic_curve
 from facetask.moments import Moments
 from facetask.plugins.selectors.greedy import GreedyParams, greedy
 from facetask.plugins.selectors.group_lasso_path import GroupedProblem, kkt_violations
+from facetask.plugins.selectors.homotopy import homotopy
 from facetask.plugins.selectors.lasso import LassoParams, lasso
 from facetask.records import SelectionPath, SelectionProblem
 
@@ -57,9 +60,9 @@ def timed(work: Callable[..., Any], *args: Any) -> tuple[float, Any]:
     return time.process_time() - start, result
 
 
-def best_of_three(work: Callable[..., Any], *args: Any) -> tuple[float, Any]:
-    """Return the least seconds of three runs, and the result."""
-    return min((timed(work, *args) for _ in range(3)), key=lambda pair: pair[0])
+def best_of(times: int, work: Callable[..., Any], *args: Any) -> tuple[float, Any]:
+    """Return the least seconds of some runs, and the result."""
+    return min((timed(work, *args) for _ in range(times)), key=lambda pair: pair[0])
 
 
 def stage(moments: Moments, validation: Moments) -> SelectionPath:
@@ -68,6 +71,12 @@ def stage(moments: Moments, validation: Moments) -> SelectionPath:
     path = lasso(SelectionProblem(moments=moments, component=component), LassoParams())
     characteristic_curve(moments, validation, component, path, moments.std_y)
     return path
+
+
+def path_alone(moments: Moments) -> None:
+    """Solve for the path, as our stage does, and nothing else."""
+    gram, cross = moments.standardised(np.arange(moments.n_columns))
+    homotopy(gram, cross[:, 0], np.abs(cross).max() * STRENGTHS)
 
 
 def as_exact_as_ours(
@@ -115,21 +124,46 @@ class Rivals:
         seconds, text = min(as_exact_as_ours(fit, self.problem, self.strengths) for _ in range(3))
         return seconds, f"lasso_path on the Gram: {seconds:.2f} s, {text}"
 
+    def refits(self, supports: list[np.ndarray]) -> tuple[float, str]:
+        """Return the seconds of least squares on each support, on the Gram, and of its error on every other image."""
+        x, y = self.x[::2], self.y[::2, 0]
+        check_gram, check_cross, check_square = x.T @ x / len(x), x.T @ y / len(x), float(y @ y) / len(x)
+
+        def refit() -> list[float]:
+            errors = []
+            for columns in supports:
+                block = np.ix_(columns, columns)
+                coef = solve(self.problem.gram[block], self.problem.cross[columns, 0], assume_a="pos")
+                square = check_square + coef @ (check_gram[block] @ coef - 2 * check_cross[columns])
+                errors.append(float(np.sqrt(square)))
+            return errors
+
+        seconds, _ = best_of(3, refit)
+        return seconds, f"least squares on the Gram for {len(supports)} distinct supports: {seconds:.2f} s"
+
 
 def lasso_table(outputs: int) -> None:
     """Print the lasso stage at each width and over the 13 taps."""
     total: Counter[str] = Counter()
+    path_only: Counter[str] = Counter()
     print(f"\nlasso stage, n = {IMAGES}, {outputs} output(s)")
     for width, count in Counter(TAPS).items():
         x, y = responses(width, outputs)
         moments, validation = Moments.from_arrays(x, y), Moments.from_arrays(x[::2], y[::2])
-        seconds, path = best_of_three(stage, moments, validation)
+        seconds, path = best_of(3, stage, moments, validation)
         total["ours"] += count * seconds
         spread = np.linalg.cond(moments.standardised(np.arange(width))[0])
         print(f"  {width} filters, condition {spread:.0e}\n    ours: {seconds:.3f} s, {path.notes[-1]}")
         rivals = Rivals(x, y, moments)
         if outputs == 1:
             runs = {"Lasso × 100": rivals.fits(Lasso, 100), "lasso_path": rivals.path()}
+            distinct = {support.tobytes(): support for support in path.supports}
+            theirs, text = rivals.refits(list(distinct.values()))
+            runs["lasso_path with refits"] = theirs + runs["lasso_path"][0], text
+            alone, _ = best_of(3, path_alone, moments)
+            path_only["ours"] += count * alone
+            path_only["theirs"] += count * runs["lasso_path"][0]
+            print(f"    our path alone: {alone:.4f} s")
         else:
             visited = len(path.supports) + 1
             runs = {
@@ -142,6 +176,8 @@ def lasso_table(outputs: int) -> None:
     print(f"  13 taps of VGG-16: ours {total['ours']:.2f} s")
     for name in runs:
         print(f"    {name}: {total[name] / total['ours']:.1f} times as long")
+    if path_only:
+        print(f"    lasso_path beside our path alone: {path_only['theirs'] / path_only['ours']:.1f} times as long")
 
 
 def greedy_table() -> None:
@@ -152,9 +188,9 @@ def greedy_table() -> None:
             moments = Moments.from_arrays(*responses(width, outputs))
             columns = np.arange(width)
             problem = SelectionProblem(moments=moments, component=columns)
-            ours, _ = best_of_three(greedy, problem, GreedyParams())
+            ours, _ = best_of(9, greedy, problem, GreedyParams())
             gram, cross = moments.standardised(columns)
-            theirs, _ = best_of_three(lambda g, c: orthogonal_mp_gram(g, c, n_nonzero_coefs=len(g)), gram, cross)
+            theirs, _ = best_of(9, lambda g, c: orthogonal_mp_gram(g, c, n_nonzero_coefs=len(g)), gram, cross)
             print(
                 f"  {width} filters, {outputs} output(s): ours {ours:.4f} s, orthogonal_mp_gram {theirs:.4f} s, "
                 f"{theirs / ours:.1f} times as long"
@@ -166,7 +202,7 @@ def streaming_table() -> None:
     print("\nmoments of 512 responses and one target, read from float32 in blocks")
     for images in (10_000, 100_000):
         x = np.random.default_rng(0).standard_normal((images, 512), dtype=np.float32)
-        seconds, _ = best_of_three(Moments.from_arrays, x, x[:, :1])
+        seconds, _ = best_of(3, Moments.from_arrays, x, x[:, :1])
         print(f"  {images} images: {seconds:.2f} s, {seconds / images * 1e6:.1f} µs an image")
 
 

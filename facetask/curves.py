@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, lapack
+from scipy.linalg import blas, lapack
 
 from facetask.errors import CurveError
 from facetask.moments import Moments
@@ -128,7 +128,8 @@ def columns_of(supports: Supports, component: NDArray[np.intp]) -> list[NDArray[
     known = int(component.max()) + 1
     columns = []
     for index, support in enumerate(supports):
-        if not len(support) or support.min() < 0 or support.max() >= known or (np.diff(support) <= 0).any():
+        # Sorted, so that its ends say whether it is inside.
+        if not len(support) or support[0] < 0 or support[-1] >= known or (support[1:] <= support[:-1]).any():
             raise CurveError(
                 f"support {index} of the selector's path is {support.tolist()[:8]}; sorted unique components "
                 f"from 0 to {known - 1} are needed"
@@ -157,9 +158,12 @@ def check_coefficients(path: SelectionPath, columns: Supports, train: Moments) -
     expected, found = (len(path.supports), train.n_columns, train.n_outputs), np.shape(path.coefficients)
     if found != expected or not np.isfinite(path.coefficients).all():
         raise CurveError(f"the selector's coefficients have the shape {found}; finite ones of {expected} are needed")
+    off = np.ones(train.n_columns, dtype=bool)
     for index, chosen in enumerate(columns):
-        if np.delete(path.coefficients[index], chosen, axis=0).any():
+        off[chosen] = False
+        if path.coefficients[index][off].any():
             raise CurveError(f"the selector's coefficients of point {index} are not 0 off its support")
+        off[chosen] = True
 
 
 def _curve(
@@ -208,7 +212,7 @@ class _Refits:
         dead = train.dead_columns
         self.train, self.validation = train, validation
         self.supports = [support[~dead[support]] for support in supports]
-        self.order, self.prefix = _by_first_appearance(self.supports)
+        self.order, self.prefix = _by_first_appearance(self.supports, train.n_columns)
         self.gram, self.cross = train.standardised(self.order)
         unit = 1 / train.std_x[self.order]
         self.check_gram = validation.xx[np.ix_(self.order, self.order)] * (unit[:, None] * unit)
@@ -224,24 +228,24 @@ class _Refits:
         """Return the validation RMSE ``(n_supports,)`` at one ridge strength."""
         gram = self.gram.copy()
         gram[np.diag_indices_from(gram)] += strength
-        inverse = _inverse_factor(gram)
+        factor = _factor(gram)
         kept, prefix = np.arange(len(gram)), self.prefix
         alone = np.zeros(len(self.supports), dtype=bool)
-        if inverse is None:
+        if factor is None:
             kept = _independent(gram)
             # A skipped column adds nothing to the columns before it, which every support of a nested path holds.
             if not _nested(self.supports):
                 skipped = np.delete(self.order, kept)
                 alone = np.array([bool(np.isin(skipped, support).any()) for support in self.supports])
             prefix = np.searchsorted(kept, prefix)
-            inverse = lapack.dtrtri(lapack.dpotrf(gram[np.ix_(kept, kept)], lower=1)[0], lower=1)[0]
+            factor = lapack.dpotrf(gram[np.ix_(kept, kept)], lower=1)[0]
         weights = output_weights(scale, self.train.n_outputs)
         rmse = np.empty(len(self.supports))
         together = np.flatnonzero(~alone)
         for start in range(0, len(together), CHUNK):
             chunk = together[start : start + CHUNK]
             coef = np.zeros((len(gram), len(chunk), self.cross.shape[1]))
-            coef[kept] = self._coefficients(inverse, kept, prefix[chunk], [self.supports[index] for index in chunk])
+            coef[kept] = self._coefficients(factor, kept, prefix[chunk], [self.supports[index] for index in chunk])
             rmse[chunk] = np.sqrt((self._mean_squares(coef) * weights).mean(axis=1))
         for index in np.flatnonzero(alone):
             columns = self.supports[index]
@@ -250,20 +254,35 @@ class _Refits:
         return rmse
 
     def _coefficients(
-        self, inverse: NDArray[np.float64], kept: NDArray[np.intp], prefix: NDArray[np.intp], supports: Supports
+        self, factor: NDArray[np.float64], kept: NDArray[np.intp], prefix: NDArray[np.intp], supports: Supports
     ) -> NDArray[np.float64]:
         """Return the standardised coefficients ``(n_kept, n_supports, m)`` of some refits."""
-        order = self.order[kept]
-        whitened = inverse @ self.cross[kept]
-        zeta = np.zeros((len(order), len(supports), whitened.shape[1]))
-        for slot, (size, support) in enumerate(zip(prefix, supports, strict=True)):
+        whitened = blas.dtrsm(1.0, factor, self.cross[kept], lower=1)
+        zeta = np.zeros((len(kept), len(supports), whitened.shape[1]))
+        dropped = self._dropped(self.order[kept], prefix, supports)
+        everyone = np.unique(np.concatenate(dropped))
+        # Only these columns of the factor's inverse are needed.
+        unit = np.zeros((len(kept), len(everyone)), order="F")
+        unit[everyone, np.arange(len(everyone))] = 1
+        inverse = blas.dtrsm(1.0, factor, unit, lower=1, overwrite_b=1)
+        for slot, (size, out) in enumerate(zip(prefix, dropped, strict=True)):
             zeta[:size, slot] = whitened[:size]
-            dropped = np.flatnonzero(~np.isin(order[:size], support, assume_unique=True))
-            if len(dropped):
-                rows = inverse[:size, dropped]
-                inner = cho_factor(rows.T @ rows, check_finite=False)
-                zeta[:size, slot] -= rows @ cho_solve(inner, rows.T @ whitened[:size], check_finite=False)
-        return np.asarray(np.tensordot(inverse.T, zeta, 1))
+            if len(out):
+                rows = inverse[:size, np.searchsorted(everyone, out)]
+                zeta[:size, slot] -= rows @ lapack.dposv(rows.T @ rows, rows.T @ whitened[:size])[1]
+        # ζᵀ times the factor's inverse: on this side it is in LAPACK's own order already.
+        flat = zeta.reshape(len(kept), len(supports) * whitened.shape[1])
+        return np.asarray(blas.dtrsm(1.0, factor, flat.T, side=1, lower=1, overwrite_b=1).T).reshape(zeta.shape)
+
+    def _dropped(self, order: NDArray[np.intp], prefix: NDArray[np.intp], supports: Supports) -> Supports:
+        """Return which of its prefix of an order each support does not hold, as positions in the order."""
+        held = np.zeros(self.train.n_columns, dtype=bool)
+        dropped = []
+        for size, support in zip(prefix, supports, strict=True):
+            held[support] = True
+            dropped.append(np.flatnonzero(~held[order[:size]]))
+            held[support] = False
+        return dropped
 
     def _mean_squares(self, coef: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return validation mean squared errors ``(k, m)`` of k models with coefficients ``(n_columns, k, m)``."""
@@ -273,18 +292,20 @@ class _Refits:
         return np.asarray(np.maximum(spread, 0) / self.validation.n + shift**2)
 
 
-def _by_first_appearance(supports: Supports) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _by_first_appearance(supports: Supports, n_columns: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return all columns in order of first appearance, and how long a prefix of them each support needs."""
-    everyone, first = np.unique(np.concatenate(supports), return_index=True)
-    order = everyone[np.argsort(first)]
-    position = np.empty(int(everyone.max(initial=0)) + 1, dtype=np.intp)
+    everyone = np.concatenate(supports)
+    first = np.full(n_columns, len(everyone))
+    first[everyone[::-1]] = np.arange(len(everyone))[::-1]  # of several assignments the last one stays
+    order = np.argsort(first)[: int((first < len(everyone)).sum())]
+    position = np.empty(n_columns, dtype=np.intp)
     position[order] = np.arange(len(order))
     prefix = np.array([position[support].max(initial=-1) + 1 for support in supports])
     return order, prefix
 
 
-def _inverse_factor(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Return the inverse of the lower Cholesky factor, ``None`` where rows nearly are combinations of others."""
+def _factor(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return the lower Cholesky factor, ``None`` where rows nearly are combinations of others."""
     if not len(gram):
         return gram
     # The transpose is the same matrix in LAPACK's own order, which saves it a slow copy.
@@ -292,7 +313,7 @@ def _inverse_factor(gram: NDArray[np.float64]) -> NDArray[np.float64] | None:
     norm = float(np.abs(gram).sum(axis=0).max())
     if failed or lapack.dpocon(factor, norm, uplo="L")[0] < RANK_TOLERANCE:
         return None
-    return np.asarray(lapack.dtrtri(factor, lower=1, overwrite_c=1)[0])
+    return np.asarray(factor)
 
 
 def _independent(gram: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facetask import Params, SelectionPath, SelectionProblem, Selector, hookimpl
+from facetask.plugins.selectors.nested_path import nested_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,10 +30,7 @@ def correlation(problem: SelectionProblem, params: Params) -> SelectionPath:
     group = np.searchsorted(screening.components, problem.component[screening.columns])
     explained = _explained(gram, cross, group)
     order = np.argsort(-explained, kind="stable")
-    return SelectionPath(
-        supports=tuple(screening.components[np.sort(order[: size + 1])] for size in range(len(order))),
-        notes=screening.notes,
-    )
+    return nested_path(screening.components[order], screening.notes)
 
 
 def _explained(gram: NDArray[np.float64], cross: NDArray[np.float64], group: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -51,4 +49,4 @@ def _explained(gram: NDArray[np.float64], cross: NDArray[np.float64], group: NDA
 @hookimpl
 def facetask_selectors() -> list[Selector]:
     """Return the ranking by correlation."""
-    return [Selector(name="correlation", select=correlation)]
+    return [Selector(name="correlation", select=correlation, revision="2")]

@@ -3,45 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import lapack
+
+from facetask.plugins.selectors.group_newton import Curvature, NewtonSteps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
     Index = NDArray[np.intp]
 
 MAX_ROUNDS = 2000
+BLOCK_ENTRIES = 2**20
 UNEXPLAINED = 1e-3
-CONJUGATE_STEPS = 60
-NEWTON_ACCURACY = 0.1
-JITTER = 1e-8
 SUFFICIENT = 1e-4
 SHORTEST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupedProblem:
-    """A penalised regression whose rows are sorted by group.
+class Groups:
+    """Rows that are sorted by group.
 
     Attributes:
-        gram: ``(p, p)``.
-        cross: ``(p, m)``.
         group: Group of each row, ascending, ``(p,)``.
         starts: First row of each group, ``(n_groups,)``.
         weights: Penalty weight of each group, ``(n_groups,)``.
     """
 
-    gram: Array
-    cross: Array
     group: Index
     starts: Index
     weights: Array
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups there are."""
+        return len(self.starts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupedProblem(Groups):
+    """A penalised regression whose rows are sorted by group.
+
+    Attributes:
+        gram: ``(p, p)``.
+        cross: ``(p, m)``.
+    """
+
+    gram: Array
+    cross: Array
 
     @classmethod
     def from_groups(cls, gram: Array, cross: Array, group: Index) -> GroupedProblem:
@@ -50,42 +62,45 @@ class GroupedProblem:
         return cls(gram=gram, cross=cross, group=group, starts=starts, weights=np.sqrt(np.bincount(group)))
 
     @property
-    def n_groups(self) -> int:
-        """How many groups there are."""
-        return len(self.starts)
-
-    @property
     def largest_strength(self) -> float:
         """The smallest λ that zeroes every coefficient."""
         return float((group_norms(self, self.cross) / self.weights).max())
 
 
-def group_norms(problem: GroupedProblem, rows: Array) -> Array:
-    """Return each group's Frobenius norm ``(n_groups,)`` of an array ``(p, m)``."""
-    squares = np.einsum("pm,pm->p", rows, rows)
+def group_norms(problem: Groups, rows: Array) -> Array:
+    """Return each group's Frobenius norm, ``(n_groups,)`` or ``(n_groups, k)``, of ``(p, m)`` or ``(p, k, m)``."""
+    squares = np.einsum("...m,...m->...", rows, rows)
     if problem.n_groups < len(squares):
-        squares = np.add.reduceat(squares, problem.starts)
+        squares = np.add.reduceat(squares, problem.starts, axis=0)
     return np.asarray(np.sqrt(squares))
 
 
 def kkt_violations(problem: GroupedProblem, path: Array, strengths: Array) -> Array:
     """Return the largest violation of the optimality conditions at each strength, relative to λ and the weight."""
-    k, p, m = path.shape
-    image = (problem.gram @ path.transpose(1, 0, 2).reshape(p, k * m)).reshape(p, k, m)
-    residual = problem.cross[:, None, :] - image
-    return np.array([_violation(problem, residual[:, i], path[i], strengths[i]).max() / strengths[i] for i in range(k)])
+    largest = np.empty(len(path))
+    several = max(1, BLOCK_ENTRIES // problem.cross.size)
+    for start in range(0, len(path), several):
+        part = slice(start, start + several)
+        coef = np.ascontiguousarray(path[part].transpose(1, 0, 2))
+        residual = problem.cross[:, None, :] - np.tensordot(problem.gram, coef, 1)
+        largest[part] = _violation(problem, residual, coef, strengths[part]).max(axis=0)
+    return largest / strengths
 
 
-def _violation(problem: GroupedProblem, residual: Array, coef: Array, strength: float) -> Array:
-    """Return each group's violation of the optimality conditions, divided by its weight."""
+def _violation(problem: GroupedProblem, residual: Array, coef: Array, strength: Array | float) -> Array:
+    """Return each group's violation of the optimality conditions, divided by its weight.
+
+    Args:
+        problem: Gram, cross products and groups.
+        residual: ``(p, m)``, or ``(p, k, m)`` for k models.
+        coef: The same.
+        strength: λ, or those of the models ``(k,)``.
+    """
     norms = group_norms(problem, coef)
-    excess = group_norms(problem, residual) / problem.weights - strength
-    if norms.any():
-        safe = np.where(norms > 0, norms, 1)
-        pull = (strength * problem.weights / safe)[problem.group, None] * coef
-        inside = group_norms(problem, residual - pull) / problem.weights
-        excess = np.where(norms > 0, inside, excess)
-    return np.maximum(excess, 0)
+    weights = problem.weights.reshape(-1, *[1] * (norms.ndim - 1))
+    pull = strength * weights / np.where(norms > 0, norms, np.inf)
+    excess = group_norms(problem, residual - pull[problem.group, ..., None] * coef) / weights
+    return np.maximum(np.where(norms > 0, excess, excess - strength), 0)
 
 
 def group_lasso_path(
@@ -130,6 +145,7 @@ class _Solver:
         self.coef = np.zeros_like(problem.cross)
         self.residual = problem.cross.copy()
         self.active = _Active(problem, np.empty(0, dtype=np.intp))
+        self.steps = NewtonSteps()
 
     def explained(self) -> float:
         """Return the targets' variance that the coefficients explain, summed over outputs."""
@@ -164,7 +180,7 @@ class _Solver:
 
     def _proximal(self, active: _Active, strength: float) -> None:
         """Take a proximal-gradient step, short enough to lower the objective for all the groups together."""
-        inverse_step = np.abs(active.part.gram).sum(axis=1).max()
+        inverse_step = np.abs(active.gram).sum(axis=1).max()
         coef = self.coef[active.rows]
         moved = coef + self.residual[active.rows] / inverse_step
         bound = strength * active.part.weights / inverse_step
@@ -179,9 +195,18 @@ class _Solver:
         part, coef = active.part, self.coef[active.rows]
         norms = group_norms(part, coef)
         unit = coef / norms[part.group, None]
-        curvature = (strength * part.weights / norms)[part.group, None]
         gradient = (strength * part.weights)[part.group, None] * unit - self.residual[active.rows]
-        step = _newton_direction(part, unit, curvature, -gradient)
+        hessian = Curvature(
+            rows=active.rows,
+            group=part.group,
+            starts=part.starts,
+            unit=unit,
+            penalty=(strength * part.weights / norms)[part.group],
+            gram=lambda: active.gram,
+            image=active.inside,
+            diagonal=np.diagonal(self.problem.gram)[active.rows],
+        )
+        step = self.steps.direction(hessian, -gradient)
         slope = float((gradient * step).sum())
         length = 1.0
         while slope < 0 and length > SHORTEST:
@@ -210,104 +235,26 @@ class _Active:
 
     def __init__(self, problem: GroupedProblem, groups: Index) -> None:
         self.groups = groups
-        self.gram = problem.gram
+        self.everything = problem.gram
         self.rows = np.flatnonzero(np.isin(problem.group, groups))
         group = np.searchsorted(groups, problem.group[self.rows])
-        self.part = GroupedProblem(
-            gram=problem.gram[np.ix_(self.rows, self.rows)],
-            cross=problem.cross[self.rows],
-            group=group,
-            starts=np.flatnonzero(np.diff(group, prepend=-1)),
-            weights=problem.weights[groups],
+        self.part = Groups(
+            group=group, starts=np.flatnonzero(np.diff(group, prepend=-1)), weights=problem.weights[groups]
         )
+
+    @cached_property
+    def gram(self) -> Array:
+        """The Gram on these rows, which takes long to gather."""
+        return np.asarray(self.everything[np.ix_(self.rows, self.rows)])
+
+    def inside(self, step: Array) -> Array:
+        """Return the Gram on these rows times a step on them."""
+        if 2 * len(self.rows) < len(self.everything):
+            return np.asarray(self.gram @ step)
+        return np.asarray(self.image(step)[self.rows])
 
     def image(self, step: Array) -> Array:
         """Return the Gram times a step on the rows, ``(p, m)``."""
-        everywhere = np.zeros((len(self.gram), step.shape[1]))
+        everywhere = np.zeros((len(self.everything), step.shape[1]))
         everywhere[self.rows] = step
-        return np.asarray(self.gram @ everywhere)
-
-
-def _newton_direction(part: GroupedProblem, unit: Array, curvature: Array, target: Array) -> Array:
-    """Solve the Newton system by conjugate gradients.
-
-    The Hessian is G, the same for each output, plus curvature · (I − uuᵀ) for each group.
-    """
-    precondition = _preconditioner(part, unit, curvature)
-    step = np.zeros_like(target)
-    remainder = target
-    ahead = direction = precondition(remainder)
-    progress = float((remainder * ahead).sum())
-    goal = NEWTON_ACCURACY * np.sqrt((target * target).sum())
-    for _ in range(CONJUGATE_STEPS):
-        radial = np.add.reduceat(np.einsum("pm,pm->p", unit, direction), part.starts)[part.group, None]
-        image = part.gram @ direction + curvature * (direction - radial * unit)
-        bend = float((direction * image).sum())
-        if bend <= 0:
-            break
-        step = step + progress / bend * direction
-        remainder = remainder - progress / bend * image
-        if np.sqrt((remainder * remainder).sum()) <= goal:
-            break
-        ahead = precondition(remainder)
-        following = float((remainder * ahead).sum())
-        direction = ahead + following / progress * direction
-        progress = following
-    return step
-
-
-def _preconditioner(part: GroupedProblem, unit: Array, curvature: Array) -> Callable[[Array], Array]:
-    """Return the inverse of the Hessian for one output, an approximation for several."""
-    across = part.gram.copy()
-    across[np.diag_indices_from(across)] += curvature[:, 0]
-    if unit.shape[1] == 1:
-        for start, stop in zip(part.starts, [*part.starts[1:], len(unit)], strict=True):
-            across[start:stop, start:stop] -= curvature[start] * unit[start:stop] * unit[start:stop, 0]
-        return _solver(across)
-    along = unit @ unit.T
-    along *= part.gram
-    return _two_subspaces(part, unit, _solver(along, part.starts), _solver(across))
-
-
-def _two_subspaces(
-    part: GroupedProblem,
-    unit: Array,
-    solve_along: Callable[[Array], Array],
-    solve_across: Callable[[Array], Array],
-) -> Callable[[Array], Array]:
-    """Return an approximate inverse of the Hessian: exact on each of two subspaces, blind to their coupling.
-
-    Along the groups' own directions u the penalty has no curvature and the Hessian is one small matrix; across them
-    it is G + curvature, the same for all outputs but for the projection. Two Cholesky factors serve both.
-    """
-
-    def radial(rows: Array) -> Array:
-        return np.asarray(np.add.reduceat(np.einsum("pm,pm->p", unit, rows), part.starts))
-
-    def apply(rows: Array) -> Array:
-        length = radial(rows)
-        tangent = solve_across(rows - length[part.group, None] * unit)
-        length = solve_along(length) - radial(tangent)
-        return np.asarray(tangent + length[part.group, None] * unit)
-
-    return apply
-
-
-def _solver(matrix: Array, starts: Index | None = None) -> Callable[[Array], Array]:
-    """Return the solver of a symmetric system by Cholesky, by its diagonal alone where the matrix is singular.
-
-    With ``starts``, the matrix is first summed over groups of rows and columns.
-    """
-    if starts is not None and len(starts) < len(matrix):
-        matrix = np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
-    matrix[np.diag_indices_from(matrix)] *= 1 + JITTER
-    diagonal = np.diagonal(matrix).copy()
-    # The transpose is the same matrix in LAPACK's own order, which saves it a slow copy.
-    factor, failed = lapack.dpotrf(matrix.T, lower=1, clean=0, overwrite_a=1)
-
-    def solve(rows: Array) -> Array:
-        if failed:
-            return np.asarray((rows.T / diagonal).T)
-        return np.asarray(lapack.dpotrs(factor, rows, lower=1)[0])
-
-    return solve
+        return np.asarray(self.everything @ everywhere)

@@ -32,13 +32,11 @@ class Head2ToeParams(Params):
 def head2toe(problem: SelectionProblem, params: Head2ToeParams) -> SelectionPath:
     """Return nested supports in the order of the coefficients' norms in one linear head over all taps.
 
-    The head minimises ``1/(2n) ‖Y − XB‖² + λ Σ_g √(columns of g) ‖B_g‖_F``, where each image's responses X have length
-    one; the squared error also stands for classes, one-hot. A component's score is ‖B_g‖_F over all its columns and
-    outputs; components without a coefficient follow, those first that would be the next to get one.
-
-    The paper gives each layer's part of X length one. A problem does not say which tap a column belongs to, so that
-    here columns are first divided by their root mean squares: each tap then counts by how many filters it has, however
-    large its responses are. Dead components and copies of earlier ones are left out.
+    The head minimises ``1/(2n) ‖Y − XB‖² + λ Σ_g √(columns of g) ‖B_g‖_F``, where each tap's part of an image's
+    responses X has length one, so that every tap counts alike however large its responses are; within a tap a filter
+    counts by the size of its responses. The squared error also stands for classes, one-hot. A component's score is
+    ‖B_g‖_F over all its columns and outputs; components without a coefficient follow, those first that would be the
+    next to get one. Dead components and copies of earlier ones are left out.
 
     Raises:
         CurveError: If a response is not finite, every target is constant or every filter dead.
@@ -48,8 +46,8 @@ def head2toe(problem: SelectionProblem, params: Head2ToeParams) -> SelectionPath
     assert problem.responses is not None
     assert problem.targets is not None
     screening = problem.moments.screen(problem.component)
-    scaled = _to_unit_length(problem.responses[:, screening.columns])  # the indices make a copy
-    moments = Moments.from_arrays(scaled, problem.targets)
+    length = _lengths(problem.responses, problem.tap)[:, screening.columns]
+    moments = Moments.from_arrays(problem.responses[:, screening.columns] / length, problem.targets)
     # A tap's only filter is constant once its length is one; it has no coefficient and comes last.
     rows = np.flatnonzero(~moments.dead_columns)
     position = np.searchsorted(screening.components, problem.component[screening.columns[rows]])
@@ -63,12 +61,17 @@ def head2toe(problem: SelectionProblem, params: Head2ToeParams) -> SelectionPath
     return nested_path(screening.components[order], notes)
 
 
-def _to_unit_length(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale responses, in place, to columns of equal root mean square, then to rows of length one; zeros stay."""
-    x /= np.sqrt(np.einsum("np,np->p", x, x) / len(x))
-    length = np.sqrt(np.einsum("np,np->n", x, x))
-    x /= np.where(length > 0, length, 1)[:, None]
-    return x
+def _lengths(x: NDArray[np.float64], tap: NDArray[np.intp] | None) -> NDArray[np.float64]:
+    """Return the length ``(n, n_columns)`` of each image's responses of the tap that a column belongs to.
+
+    It is 1 where all of them are 0, so as to divide by it. All filters of a tap count, the dead ones too.
+    """
+    index = np.zeros(x.shape[1], dtype=np.intp) if tap is None else tap
+    squares = np.zeros((len(x), int(index.max()) + 1))
+    for each in np.unique(index):
+        part = x[:, index == each]
+        squares[:, each] = np.einsum("np,np->n", part, part)
+    return np.asarray(np.sqrt(np.where(squares > 0, squares, 1))[:, index])
 
 
 def _scores(
@@ -94,5 +97,6 @@ def facetask_selectors() -> list[Selector]:
             params=Head2ToeParams,
             needs=frozenset({"moments", "responses"}),
             scope="all",
+            revision="2",
         )
     ]

@@ -21,10 +21,17 @@ def data(n: int, p: int, m: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     return x, y / y.std(axis=0)
 
 
-def select(x: np.ndarray, y: np.ndarray, component: np.ndarray | None = None, strength: float = 0.01) -> SelectionPath:
+def select(
+    x: np.ndarray,
+    y: np.ndarray,
+    component: np.ndarray | None = None,
+    strength: float = 0.01,
+    tap: np.ndarray | None = None,
+) -> SelectionPath:
     problem = SelectionProblem(
         moments=Moments.from_arrays(x, y),
         component=np.arange(x.shape[1]) if component is None else component,
+        tap=tap,
         responses=x,
         targets=y,
     )
@@ -38,8 +45,7 @@ def order(path: SelectionPath) -> list[int]:
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """Return columns of equal root mean square, then images of length one."""
-    x = x / np.sqrt((x**2).mean(axis=0))
+    """Return images of length one."""
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
@@ -47,7 +53,10 @@ def unit(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("strength", [0.3, 0.05])
 def test_scores_are_those_of_scikit_learn_s_head(m: int, strength: float) -> None:
     x, y = data(500, 25, m)
-    z = unit(x) - unit(x).mean(axis=0)
+    tap = np.array([0] * 10 + [1] * 15)
+    x[:, 10:] *= 1e3
+    z = np.hstack([unit(x[:, :10]), unit(x[:, 10:])])
+    z -= z.mean(axis=0)
     centred = y - y.mean(axis=0)
     largest = np.linalg.norm(z.T @ centred / len(z), axis=1).max()
     model = (Lasso if m == 1 else MultiTaskLasso)(alpha=strength * largest, tol=1e-12, max_iter=1_000_000)
@@ -56,19 +65,30 @@ def test_scores_are_those_of_scikit_learn_s_head(m: int, strength: float) -> Non
     near = np.linalg.norm(z.T @ (centred - z @ coef), axis=1)
     chosen = int((norms > 0).sum())
     assert 3 <= chosen < 25
-    path = select(x, y, strength=strength)
+    path = select(x, y, strength=strength, tap=tap)
     assert order(path)[:chosen] == np.argsort(-norms)[:chosen].tolist()
     rest = np.flatnonzero(norms == 0)
     assert order(path)[chosen:] == rest[np.argsort(-near[rest])].tolist()
     assert path.notes == (f"{chosen} of 25 components have a coefficient in the head",)
 
 
-def test_neither_a_filter_s_size_nor_an_image_s_brightness_counts() -> None:
+def test_neither_a_tap_s_size_nor_an_image_s_brightness_counts() -> None:
     x, y = data(300, 20, 2)
-    expected = order(select(x, y))
-    assert order(select(x * np.geomspace(1e-3, 1e3, 20), y)) == expected
-    # Every image twice, the second time four times as bright, all columns' root mean squares growing alike.
-    assert order(select(np.vstack([x, 4 * x]), np.vstack([y, y]))) == expected
+    tap = np.arange(20) % 3
+    expected = order(select(x, y, tap=tap))
+    assert order(select(x * np.array([1e-3, 1, 1e3])[tap], y, tap=tap)) == expected
+    assert order(select(x * np.linspace(1, 9, 300)[:, None], y, tap=tap)) == expected
+    assert order(select(x * np.array([1e-3, 1, 1e3])[tap], y)) != order(select(x, y))
+
+
+def test_the_dead_filters_of_a_tap_are_part_of_its_length() -> None:
+    x, y = data(300, 10, 1)
+    padded = np.hstack([x, np.full((300, 1), 1e6)])  # beside which the others' sum of squares is nothing
+    scaled = order(select(padded, y))
+    assert 10 not in scaled
+    centred, targets = x - x.mean(axis=0), y[:, 0] - y.mean()
+    first = int(np.abs(centred.T @ targets).argmax())
+    assert order(select(padded, y, strength=0.999))[0] == first
 
 
 def test_a_component_s_columns_are_one_group() -> None:
@@ -88,7 +108,7 @@ def test_what_carries_the_task_comes_first_whatever_its_tap() -> None:
     x[:, 3] += np.maximum(y[:, 0], 0)
     x[:, 35] += np.maximum(-y[:, 0], 0)
     x[:, 20:] *= 1e-4
-    assert set(order(select(x, y))[:2]) == {3, 35}
+    assert set(order(select(x, y, tap=np.arange(40) // 20))[:2]) == {3, 35}
 
 
 def test_dark_images_do_no_harm() -> None:

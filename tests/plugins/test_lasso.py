@@ -10,6 +10,7 @@ from sklearn.linear_model import Lasso, MultiTaskLasso, lars_path_gram
 from facetask import CurveError, Moments, SelectionPath, SelectionProblem
 from facetask.plugins.selectors import lasso as module
 from facetask.plugins.selectors.group_lasso_path import GroupedProblem, group_lasso_path
+from facetask.plugins.selectors.homotopy import homotopy
 from facetask.plugins.selectors.lasso import LassoParams, facetask_selectors, lasso
 
 STRENGTHS = np.geomspace(1, 1e-4, 100)
@@ -128,8 +129,8 @@ def test_the_homotopy_passes_scikit_learns_breakpoints(seed: int, n: int, p: int
     gram, cross = x.T @ x / n, (x.T @ y / n)[:, 0]
     breaks, _, coefs = lars_path_gram(cross.copy(), gram.copy(), n_samples=1, method="lasso")
     inside = breaks > 1e-4 * breaks[0]
-    ours = module._homotopy(gram, cross, breaks[inside])
-    np.testing.assert_allclose(ours[:, :, 0], coefs.T[inside], atol=1e-8)
+    ours = homotopy(gram, cross, breaks[inside])
+    np.testing.assert_allclose(ours, coefs.T[inside], atol=1e-8)
 
 
 def test_the_group_solver_agrees_with_the_homotopy_on_one_output() -> None:
@@ -137,7 +138,7 @@ def test_the_group_solver_agrees_with_the_homotopy_on_one_output() -> None:
     gram, cross = x.T @ x / 500, x.T @ y / 500
     problem = GroupedProblem.from_groups(gram, cross, np.arange(60))
     strengths = problem.largest_strength * STRENGTHS
-    exact = module._homotopy(gram, cross[:, 0], strengths)
+    exact = homotopy(gram, cross[:, 0], strengths)[:, :, None]
     ours = group_lasso_path(problem, strengths, 1e-8)
     np.testing.assert_allclose(ours, exact[: len(ours)], atol=1e-7)
 
@@ -145,10 +146,8 @@ def test_the_group_solver_agrees_with_the_homotopy_on_one_output() -> None:
 def test_where_the_homotopy_stops_early_the_path_is_solved_again(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = data(400, 20, 1)
     expected = select(x, y)
-    exact = module._homotopy
-    monkeypatch.setattr(
-        module, "_homotopy", lambda *args: np.where(np.arange(100)[:, None, None] < 50, exact(*args), 0)
-    )
+    exact = module.homotopy
+    monkeypatch.setattr(module, "homotopy", lambda *args: np.where(np.arange(100)[:, None] < 50, exact(*args), 0))
     again = select(x, y, tolerance=1e-6)
     assert "homotopy" in again.notes[0]
     assert again.notes[0].endswith("solved again")
