@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 ALPHA, BETA, GAMMA = -4.45, 5.45, 1.0
 
 
-def training_loss(outputs: Tensor, wanted: NDArray[np.float64], loss: Loss) -> Tensor:
+def training_loss(outputs: Tensor, wanted: NDArray[np.float64], loss: Loss, smoothing: float = 0.0) -> Tensor:
     """Return the mean loss of a batch of outputs and targets, both ``(batch, n_outputs)``, in the trainer's unit.
 
     Args:
         outputs: Of the network.
         wanted: Targets, NaN where missing; a squared or smooth L1 error is the mean over the known ones.
         loss: Which.
+        smoothing: Share of each label that is spread over all classes, in the losses on log-odds.
     """
     truth = torch.from_numpy(wanted).to(outputs)
     if loss == "cross-entropy":
-        return F.cross_entropy(outputs, truth)
+        return F.cross_entropy(outputs, truth, label_smoothing=smoothing)
     if loss == "partial-bce":
-        return partial_bce(outputs, truth)
+        return partial_bce(outputs, truth * (1 - smoothing) + smoothing / 2)
     known = ~truth.isnan()
     outputs, truth = outputs[known], truth[known]
     return F.smooth_l1_loss(outputs, truth) if loss == "smooth-l1" else F.mse_loss(outputs, truth)
@@ -52,3 +53,15 @@ def partial_bce(logits: Tensor, truth: Tensor) -> Tensor:
     each = F.binary_cross_entropy_with_logits(logits, torch.where(known, truth, 0.0), reduction="none")
     summed = torch.where(known, each, 0.0).sum(dim=1)
     return ((ALPHA * share**GAMMA + BETA) / logits.shape[1] * summed).mean()
+
+
+def distillation_loss(responses: Tensor, wanted: NDArray[np.float32], spread: NDArray[np.float32]) -> Tensor:
+    """Return the mean squared distance of pooled responses from those that are wanted, in standard deviations.
+
+    Args:
+        responses: Of the network in training, ``(batch, n_filters)``.
+        wanted: Of the network to stay near to, ``(batch, n_filters)``.
+        spread: Standard deviation of each filter's wanted responses, ``(n_filters,)``.
+    """
+    distance = responses - torch.from_numpy(wanted).to(responses)
+    return (distance / torch.from_numpy(spread).to(responses)).square().mean()

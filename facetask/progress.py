@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Advance = Callable[[int], None]
 
@@ -46,6 +49,7 @@ class Console:
         from rich.console import Console as RichConsole
 
         self._console = RichConsole(stderr=True, highlight=False, emoji=False, soft_wrap=not sys.stderr.isatty())
+        self._bars: Progress | None = None
 
     def line(self, text: str) -> None:
         """Print one line."""
@@ -57,18 +61,47 @@ class Console:
 
     @contextmanager
     def bar(self, what: str, total: int) -> Iterator[Advance]:
-        """Draw a bar on a terminal, nothing otherwise."""
+        """Draw a bar on a terminal, nothing otherwise; a bar within another is drawn below it."""
         if not self._console.is_terminal or total == 0:
             yield lambda done: None
             return
+        if self._bars is None:
+            with self._new_bars() as bars, self._one_of(bars, what, total) as advance:
+                self._bars = bars
+                try:
+                    yield advance
+                finally:
+                    self._bars = None
+        else:
+            with self._one_of(self._bars, what, total) as advance:
+                yield advance
+
+    def _new_bars(self) -> Progress:
+        """Return room for bars: what is done, how fast that goes, and the time left."""
         from rich import progress
+        from rich.text import Text
+
+        class Speed(progress.ProgressColumn):
+            """Items a second, where that is one or more."""
+
+            def render(self, task: progress.Task) -> Text:
+                return Text(f"{task.speed:,.0f}/s" if task.speed and task.speed >= 1 else "")
 
         columns = (
             progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
+            Speed(),
             progress.TimeRemainingColumn(),
         )
-        with progress.Progress(*columns, console=self._console, transient=True) as bars:
-            task = bars.add_task(what, total=total)
+        return progress.Progress(*columns, console=self._console, transient=True)
+
+    @contextmanager
+    def _one_of(self, bars: Progress, what: str, total: int) -> Iterator[Advance]:
+        """Add a bar for one piece of work."""
+        task = bars.add_task(what, total=total)
+        try:
             yield lambda done: bars.advance(task, done)
+        finally:
+            if len(bars.tasks) > 1:
+                bars.remove_task(task)

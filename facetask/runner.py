@@ -141,7 +141,9 @@ class _Run:
         if changed:
             self.reporter.line(f"{stage} {record.name}, trial {work.trial}: computed again, changed: {changed}")
         start = time.perf_counter()
-        outcome = work.compute(stage, record, model)
-        outcomes.add(stage, outcome, time.perf_counter() - start)
+        training = self.folder.training_file(record.name, work.trial, stage, depends)
+        outcome = work.compute(stage, record, model, training, self.reporter)
+        outcomes.add(stage, outcome, training.earlier_s + time.perf_counter() - start)
         self.folder.save_stage(record.name, work.trial, stage, depends, work.encode(outcome), outcomes.wall_s[stage])
+        training.remove()
         self.plugins.notify(stage, outcome)

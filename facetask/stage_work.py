@@ -9,14 +9,16 @@ from threadpoolctl import threadpool_limits
 
 from facetask.checkpoint import save_model
 from facetask.keep_sets import TrialCurves, needs_all_trials
+from facetask.needed_filters import IMAGES as IMAGES_FOR_NEEDS
 from facetask.network import Round
-from facetask.responses import Responses
+from facetask.responses import Responses, forward_responses
 from facetask.satellite import Satellite, seed_of_trial, to_finite
 from facetask.splits import Split
 from facetask.stages.curve import Chooser, Curves, curve
 from facetask.stages.finetune import Finetuned, finetune
 from facetask.stages.prune import Pruned, prune
 from facetask.stages.regress import Regression, regress
+from facetask.trainer import Teacher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
     from facetask.config import RunConfig
     from facetask.outcomes import Outcome, TaskRecord, TrialOutcomes
     from facetask.prepare import Materials
+    from facetask.progress import Reporter
     from facetask.task_network import TaskNetwork
+    from facetask.training_file import TrainingFile
 
 _DECODERS: dict[str, Any] = {
     "regress": Regression.from_json,
@@ -98,13 +102,35 @@ class StageWork:
             depends["finetune"] = config.finetune.model_dump(mode="json")
         return depends
 
-    def compute(self, stage: str, record: TaskRecord, model: Path | None) -> Outcome:
-        """Run a stage on the outcomes of the earlier ones, in all trials; save the network where a folder is given."""
+    def compute(
+        self,
+        stage: str,
+        record: TaskRecord,
+        model: Path | None,
+        saved: TrainingFile | None = None,
+        reporter: Reporter | None = None,
+    ) -> Outcome:
+        """Run a stage on the outcomes of the earlier ones, in all trials; save the network where a folder is given.
+
+        Args:
+            stage: Which.
+            record: The task's outcomes so far.
+            model: The folder to save the network in; None: it is not saved.
+            saved: Where training is saved after every epoch, and gone on with after an interruption.
+            reporter: Where training reports to; by default nowhere.
+        """
         # Many small products: several BLAS threads would wait for each other longer than they compute.
         with threadpool_limits(1, user_api="blas"):
-            return self._compute(stage, record, model)
+            return self._compute(stage, record, model, saved, reporter)
 
-    def _compute(self, stage: str, record: TaskRecord, model: Path | None) -> Outcome:
+    def _compute(
+        self,
+        stage: str,
+        record: TaskRecord,
+        model: Path | None,
+        saved: TrainingFile | None,
+        reporter: Reporter | None,
+    ) -> Outcome:
         """Run a stage."""
         done = record.trials[self.trial]
         if stage == "regress":
@@ -118,7 +144,7 @@ class StageWork:
                 self.save_pruned(done, model)
             return done.prune
         assert done.prune is not None
-        return self._finetune(done, model)
+        return self._finetune(done, model, saved, reporter)
 
     def decode(self, stage: str, fields: Any) -> Outcome:
         """Return a stage's result from its JSON values."""
@@ -157,7 +183,8 @@ class StageWork:
         """Return the pruned network as it was built, or built again where its result was read from the folder."""
         assert done.prune is not None
         if done.network is None:
-            done.network = done.prune.network(self.materials.network.graph, self._images())
+            images = self._images() if self.config.prune.reconstruct else None
+            done.network = done.prune.network(self.materials.network.graph, images)
         return done.network
 
     def _prune(self, regression: Regression, trials: list[TrialCurves]) -> tuple[Pruned, TaskNetwork]:
@@ -165,12 +192,7 @@ class StageWork:
         labelled = self.task.labelled.nonzero()[0]
 
         def forward(backbone: nn.Module) -> NDArray[np.float32]:
-            import numpy as np
-
-            outputs = self.materials.loader.all_outputs(backbone, labelled)
-            rows = np.zeros((len(self.task.values), outputs.shape[1]), dtype=np.float32)
-            rows[labelled] = outputs
-            return rows
+            return forward_responses(backbone, self.materials.loader, labelled)
 
         return prune(
             self.materials.network,
@@ -184,17 +206,20 @@ class StageWork:
         )
 
     def _images(self) -> Tensor | None:
-        """Return the normalised training images on which dropped inputs are reconstructed."""
+        """Return the normalised training images on which pruning looks at the network's maps, if it does."""
         import numpy as np
 
-        wanted = self.config.prune.reconstruct
+        settings = self.config.prune
+        wanted = settings.reconstruct or (IMAGES_FOR_NEEDS if settings.below_cut == "need" else 0)
         if not wanted:
             return None
         rows = np.random.default_rng(self.seed).permutation(self.split.train)[:wanted]
         ((_, inputs),) = self.materials.loader.batches(rows, [np.arange(len(rows))])
         return inputs
 
-    def _finetune(self, done: TrialOutcomes, model: Path | None) -> Finetuned:
+    def _finetune(
+        self, done: TrialOutcomes, model: Path | None, saved: TrainingFile | None, reporter: Reporter | None
+    ) -> Finetuned:
         """Run the finetune stage."""
         assert self.config.finetune is not False
         assert done.prune is not None
@@ -208,10 +233,20 @@ class StageWork:
             self.materials.loader,
             self.seed,
             start=pruned.gentle_head,
+            teacher=self._teacher(pruned),
+            saved=saved,
+            reporter=reporter,
         )
         if model is not None:
             self._save(network, pruned, finetuned.decision, finetuned.metrics, model)
         return finetuned
+
+    def _teacher(self, pruned: Pruned) -> Teacher | None:
+        """Return the base network's own responses of the filters kept at the cut, if training is held to them."""
+        assert self.config.finetune is not False
+        if not self.config.finetune.distill:
+            return None
+        return Teacher.of(self.responses.tap(pruned.cut)[:, pruned.keep[pruned.cut]], self.split)
 
     def _chooser(self, seed: int, bootstrap: int) -> Chooser:
         """Return the selector for this task and a trial's seed."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
-from facetask.losses import partial_bce, training_loss
+from facetask.losses import distillation_loss, partial_bce, training_loss
 
 NAN = float("nan")
 
@@ -46,3 +46,28 @@ def test_what_is_missing_has_no_gradient(loss: str) -> None:
     assert outputs.grad is not None
     assert torch.equal(outputs.grad == 0, torch.tensor(np.isnan(wanted)))
     assert outputs.grad.isfinite().all()
+
+
+def test_smoothing_spreads_a_share_of_each_label_over_all_classes() -> None:
+    outputs = torch.randn(5, 4, dtype=torch.float64)
+    classes = np.eye(4)[[0, 1, 2, 3, 0]]
+    smooth = 0.7 * classes + 0.3 / 4
+    found = training_loss(outputs, classes, "cross-entropy", 0.3)
+    expected = -(smooth * outputs.log_softmax(1).numpy()).sum(axis=1).mean()
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+    labels = np.array([[1.0, 0.0, NAN, 1.0]])
+    assert torch.equal(
+        training_loss(outputs[:1], labels, "partial-bce", 0.3),
+        training_loss(outputs[:1], 0.7 * labels + 0.15, "partial-bce"),
+    )
+
+
+def test_what_is_regressed_is_not_smoothed() -> None:
+    outputs, wanted = torch.randn(3, 2), np.ones((3, 2))
+    assert torch.equal(training_loss(outputs, wanted, "mse", 0.3), training_loss(outputs, wanted, "mse"))
+
+
+def test_distance_is_counted_in_standard_deviations() -> None:
+    responses = torch.tensor([[1.0, 30.0], [0.0, 10.0]])
+    wanted, spread = np.array([[0.0, 10.0], [0.0, 10.0]], np.float32), np.array([0.5, 10.0], np.float32)
+    assert distillation_loss(responses, wanted, spread).item() == pytest.approx((4 + 4) / 4)

@@ -52,6 +52,33 @@ def test_a_terminal_gets_a_bar_with_its_count(terminal: Terminal) -> None:
     assert "4/4" in shown
 
 
+def test_a_bar_within_another_is_drawn_below_it_and_ends_first(terminal: Terminal) -> None:
+    with redirect_stderr(terminal):
+        console = Console()
+        with console.bar("age: epochs", 2) as epoch_done:
+            for epoch in (1, 2):
+                with console.bar(f"epoch {epoch} of 2: images", 30) as advance:
+                    advance(30)
+                epoch_done(1)
+            console.line("in between")
+        with console.bar("afterwards", 1) as advance:
+            advance(1)
+    shown = terminal.getvalue()
+    for text in ("age: epochs", "epoch 2 of 2: images", "2/2", "in between", "afterwards"):
+        assert text in shown
+    after = shown[shown.rindex("afterwards") :]
+    assert "epoch" not in after
+
+
+def test_a_bar_tells_how_fast_things_go(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.progress import Task
+
+    monkeypatch.setattr(Task, "speed", 85.4)
+    with redirect_stderr(terminal), Console().bar("images", 4) as advance:
+        advance(4)
+    assert "85/s" in terminal.getvalue()
+
+
 def test_nothing_to_do_draws_nothing(terminal: Terminal) -> None:
     with redirect_stderr(terminal), Console().bar("responses", 0) as advance:
         advance(0)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from toy_runs import ROOT, Finished, Toy
 
-from facetask import ConfigError, load_config, run
+from facetask import ConfigError, Params, load_config, run
+from facetask.loader import ImageLoader
+from facetask.network import load_network
+from facetask.stages.finetune import Finetuned, finetune
+from facetask.trainer import Teacher
+from facetask.training_file import TrainingFile
 
 SMALL = {"trials": 1, "finetune": False}
 
@@ -55,3 +65,60 @@ def test_a_wrong_mapping_is_told(toy: Toy, tmp_path: Path) -> None:
 
 def test_the_loop_is_short_enough_to_be_read_first() -> None:
     assert len((ROOT / "facetask/runner.py").read_text().splitlines()) <= 150
+
+
+TRAINED = {"trials": 1, "finetune": {"epochs": 3, "distill": 0.5}}
+
+
+def test_an_interrupted_run_goes_on_with_its_training(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy.config(**{**TRAINED, "satellite_tasks": toy.values["satellite_tasks"][:1]})
+    whole, _ = toy.run(tmp_path / "whole", config)
+    save = TrainingFile.save
+
+    def interrupted(file: TrainingFile, state: Any) -> None:
+        save(file, state)
+        if len(state["epochs"]) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingFile, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            toy.run(tmp_path / "parts", config)
+    assert [path.name for path in (tmp_path / "parts").rglob("*.pt")] == ["finetune.training.pt"]
+    parts, recorder = toy.run(tmp_path / "parts", config)
+    assert recorder.said("training of brightness goes on after epoch 2 of 3")
+    assert parts.results.tasks[0].finetune == whole.results.tasks[0].finetune
+    assert not list((tmp_path / "parts").rglob("*.pt"))
+    one, other = (load_file(found.models["brightness"] / "model.safetensors") for found in (whole, parts))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_a_training_that_was_begun_otherwise_begins_anew(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy.config(**{**TRAINED, "satellite_tasks": toy.values["satellite_tasks"][:1]})
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingFile, "remove", lambda file: None)
+        toy.run(tmp_path / "run", config)
+    _, recorder = toy.run(tmp_path / "run", {**config, "finetune": {"epochs": 2}}, force=True)
+    assert not recorder.said("goes on after")
+
+
+def test_training_is_held_to_the_base_network_s_own_responses_of_the_kept_filters(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[tuple[Teacher, ImageLoader]] = []
+
+    def noted(*arguments: Any, **others: Any) -> Finetuned:
+        taught.append((others["teacher"], arguments[4]))
+        return finetune(*arguments, **others)
+
+    monkeypatch.setattr("facetask.stage_work.finetune", noted)
+    toy.run(tmp_path / "run", toy.config(**{**TRAINED, "satellite_tasks": toy.values["satellite_tasks"][:1]}))
+    pruned = json.loads((tmp_path / "run/stages/brightness/trial-0/prune.json").read_text())["result"]
+    ((teacher, loader),) = taught
+    backbone = load_network("tiny", Params(), toy.plugins).graph.cut(pruned["cut"]).module()
+    responses = loader.all_outputs(backbone, np.arange(len(toy.images)))
+    np.testing.assert_allclose(teacher.responses, responses[:, pruned["keep"][pruned["cut"]]], rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,15 @@ from facetask import ConfigError, FaceData, Preprocessing
 from facetask.config import FinetuneConfig
 from facetask.data import scan_images
 from facetask.loader import ImageLoader
+from facetask.losses import distillation_loss
 from facetask.metrics import scaled_rmse
+from facetask.progress import Silent
+from facetask.regression import LinearModel
 from facetask.splits import Split
-from facetask.stages.finetune import Finetuned, finetune, one_cycle
+from facetask.stages.finetune import Finetuned, finetune
 from facetask.task_network import TaskNetwork
+from facetask.trainer import Teacher, one_cycle
+from facetask.training_file import TrainingFile
 
 SIDE = 12
 Make = Callable[..., Any]
@@ -63,6 +69,27 @@ def bars(position: np.ndarray) -> np.ndarray:
     return np.broadcast_to(grey[:, None, :, None], (len(position), SIDE, SIDE, 3)).astype(np.uint8)
 
 
+class Bars(Silent):
+    """Counts what each bar shows as done."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, int] = {}
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        self.done[what] = 0
+
+        def advance(done: int) -> None:
+            self.done[what] += done
+            assert self.done[what] <= total
+
+        yield advance
+
+
 @pytest.fixture(scope="module")
 def bar_positions() -> np.ndarray:
     """The training half has its bars on the right only."""
@@ -81,8 +108,10 @@ def run(bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, hal
 
     def go(network: TaskNetwork, rule: str = "negate", seed: int = 0, **settings: Any) -> Finetuned:
         task = make_task(bar_positions, flip=rule)
-        defaults = {"epochs": 8, "batch_size": 16, "learning_rate": 0.1}
-        return finetune(network, task, halves(96), FinetuneConfig(**{**defaults, **settings}), bar_loader, seed)
+        given = {key: settings.pop(key) for key in ("start_head", "teacher", "saved", "reporter") if key in settings}
+        given["start"] = given.pop("start_head", None)
+        config = FinetuneConfig(**{"epochs": 8, "batch_size": 16, "learning_rate": 0.1, **settings})
+        return finetune(network, task, halves(96), config, bar_loader, seed, **given)
 
     return go
 
@@ -119,6 +148,24 @@ def test_the_sign_of_a_mirrored_label_matters(run: Make) -> None:
     )
     assert right < 0.5 * wrong
     assert right < 0.5 * unmirrored
+
+
+def test_each_output_has_a_rule_of_its_own_for_mirrored_images(
+    bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, halves: Make
+) -> None:
+    both = np.concatenate([0.7 * np.abs(bar_positions), bar_positions], axis=1)
+    spec = {"edges": ((0.35,), (-0.3, 0.3)), "classes": tuple("abcdef")}
+    settings = FinetuneConfig(epochs=8, batch_size=16, learning_rate=0.1)
+
+    def errors(flip: Any) -> np.ndarray:
+        task, network = make_task(both, "binned", flip=flip, **spec), task_network(n_outputs=2)
+        finetune(network, task, halves(96), settings, bar_loader, 0)
+        rows = halves(96).test
+        return np.abs(bar_loader.all_outputs(network, rows) - both[rows]).mean(axis=0)
+
+    right, swapped, never = (errors(flip) for flip in (("keep", "negate"), ("negate", "keep"), ("keep", "never")))
+    assert (right < 0.6 * swapped).all()
+    assert right[1] < 0.75 * never[1]
 
 
 @pytest.mark.parametrize("rate", [100.0, 1e30])
@@ -184,10 +231,10 @@ def test_a_batch_of_one_and_few_steps(
     values = np.linspace(-1, 1, 96)[:, None]
     split = Split(np.arange(n), np.arange(20, 30), np.arange(30, 40))
     settings = FinetuneConfig(epochs=epochs, batch_size=batch_size, warmup=warmup)
-    counted: list[int] = []
-    done = finetune(task_network(), make_task(values), split, settings, bar_loader, 0, counted.append)
+    bars = Bars()
+    done = finetune(task_network(), make_task(values), split, settings, bar_loader, 0, reporter=bars)
     assert len(done.epochs) == epochs + 1
-    assert sum(counted) == n * epochs
+    assert bars.done == {"task: epochs": epochs, **{f"epoch {i + 1} of {epochs}: images": n for i in range(epochs)}}
 
 
 def test_one_cycle_rises_over_the_warm_up_and_falls_to_nothing() -> None:
@@ -242,7 +289,7 @@ def seen(tmp_path: Path, make_task: Make) -> Callable[..., Iterator[tuple[np.nda
     return go
 
 
-@pytest.mark.parametrize(("rule", "settings"), [("never", {}), ("keep", {"flip": False})])
+@pytest.mark.parametrize(("rule", "settings"), [("never", {}), (("never",), {}), ("keep", {"flip": False})])
 def test_without_augmentation_images_come_as_they_are(seen: Make, rule: str, settings: dict[str, bool]) -> None:
     for image, original in seen(rule, **settings):
         np.testing.assert_array_equal(image, original)
@@ -391,3 +438,175 @@ def test_scaled_steps_do_not_depend_on_how_layers_share_their_scale(run: Make) -
             scores[optimiser, factor] = [epoch.validation_rmse for epoch in done.epochs]
     assert scores["scaled-adamw", 1000.0] == pytest.approx(scores["scaled-adamw", 1.0], rel=1e-2)
     assert scores["adamw", 1000.0] != pytest.approx(scores["adamw", 1.0], rel=1e-2)
+
+
+# Leaving a training and going on with it
+
+
+class Interrupted(TrainingFile):
+    """A file whose training is interrupted once it is saved for the so-manieth time."""
+
+    def __init__(self, path: Path, after: int) -> None:
+        super().__init__(path, {"seed": 1})
+        self._left = after
+
+    def save(self, state: Any) -> None:
+        super().save(state)
+        self._left -= 1
+        if not self._left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimiser": "scaled-adamw"},
+        {"optimiser": "sgd", "learning_rate": 1e-3},
+        {"start": "scratch", "batch_norm": "train"},
+        {"distill": 1.0, "batch_norm": "train"},
+        {"trains": "head"},
+    ],
+)
+def test_an_interrupted_training_gives_the_same_result_to_the_last_bit(
+    run: Make, teacher: Teacher, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    settings = {"epochs": 4, "shift": 0.1, "brightness": 0.2, "seed": 3, "teacher": teacher, **settings}
+    start = LinearModel(coef=np.linspace(-1, 1, 8)[:, None], intercept=np.array([0.1]))
+    whole = task_network(dropout=0.3)
+    expected = run(whole, start_head=start, **settings)
+    for at in (1, 3, 4):
+        for after in (at, 0):
+            network = task_network(dropout=0.3)
+            saved = Interrupted(tmp_path / f"{at}.pt", after)
+            if after:
+                with pytest.raises(KeyboardInterrupt):
+                    run(network, start_head=start, saved=saved, **settings)
+            else:
+                found = run(network, start_head=start, saved=saved, **settings)
+                assert len(network.backbone.seen) == 3 * (4 - at) * (settings.get("trains") != "head")
+        assert found == expected
+        assert equal(state(network), state(whole))
+
+
+def test_a_training_that_goes_on_says_so_and_counts_its_epochs(run: Make, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(task_network(), epochs=4, saved=Interrupted(tmp_path / "a.pt", 3))
+    bars = Bars()
+    run(task_network(), epochs=4, saved=Interrupted(tmp_path / "a.pt", 0), reporter=bars)
+    assert bars.done == {"task: epochs": 4, "epoch 4 of 4: images": 48}
+    assert bars.lines == ["training of task goes on after epoch 3 of 4"]
+
+
+# What is trained, and from where
+
+
+def test_from_scratch_nothing_of_the_given_network_counts(run: Make) -> None:
+    networks = task_network(seed=0), task_network(seed=1)
+    one, other = (run(network, start="scratch", epochs=12) for network in networks)
+    assert one == other
+    assert equal(state(networks[0]), state(networks[1]))
+    assert one.best_epoch > 0
+    spread = 0.52  # of the bars' positions, about zero
+    assert one.epochs[one.best_epoch].validation_rmse < 0.6 * spread
+
+
+def test_from_scratch_the_first_guess_is_near_the_mean_label(
+    bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, halves: Make
+) -> None:
+    network, values = task_network(), 1000 + bar_positions
+    settings = FinetuneConfig(start="scratch", epochs=1, learning_rate=1e-9)
+    done = finetune(network, make_task(values), halves(96), settings, bar_loader, 0)
+    assert done.epochs[0].validation_rmse < 3
+
+
+def test_only_the_head_is_trained(run: Make) -> None:
+    network = task_network(dropout=0.5)
+    before = state(network)
+    done = run(network, trains="head")
+    assert done.best_epoch > 0
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key]) == key.startswith("backbone."), key
+    assert not network.backbone.seen  # and no gradient is computed for it
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_batch_norm_learns_its_statistics_where_it_shall(run: Make) -> None:
+    network = task_network()
+    before = state(network)
+    assert run(network, batch_norm="train").best_epoch > 0
+    for name in ("running_mean", "running_var"):
+        assert not torch.isclose(network.backbone[1].state_dict()[name], before[f"backbone.1.{name}"]).any()
+
+
+@pytest.mark.parametrize("n", [9, 17, 33])
+def test_statistics_never_come_from_one_image(
+    bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, n: int
+) -> None:
+    split = Split(np.arange(n), np.arange(50, 70), np.arange(70, 90))
+    network = task_network()
+    settings = FinetuneConfig(epochs=2, batch_size=8, batch_norm="train", learning_rate=0.01)
+    assert len(finetune(network, make_task(bar_positions), split, settings, bar_loader, 0).epochs) == 3
+    sizes = [len(batch) for batch in network.backbone.seen]
+    assert sizes == 2 * ([8] * (n // 8 - 1) + [9])
+
+
+def test_label_smoothing_keeps_outputs_moderate(
+    bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, halves: Make
+) -> None:
+    for kind, n_outputs, values in (
+        ("nominal", 3, np.searchsorted([-0.3, 0.3], bar_positions) * 1.0),
+        ("multilabel", 2, np.hstack([bar_positions > 0.5, bar_positions > 0.0]) * 1.0),
+    ):
+        sizes = []
+        for smoothing in (0.0, 0.4):
+            network = task_network(n_outputs)
+            split = Split(np.arange(96), np.arange(96), np.arange(96))
+            settings = FinetuneConfig(epochs=20, learning_rate=0.1, label_smoothing=smoothing)
+            task = make_task(values, kind, classes=tuple("abc")[:n_outputs], flip="never")
+            finetune(network, task, split, settings, bar_loader, 0)
+            outputs = bar_loader.all_outputs(network, split.test)
+            sizes.append(np.abs(outputs - outputs.mean(axis=1, keepdims=True)).mean())
+        assert sizes[1] < 0.7 * sizes[0], kind
+
+
+# Distillation
+
+
+@pytest.fixture
+def teacher(bar_loader: ImageLoader, halves: Make) -> Teacher:
+    """What another network responds to the bars."""
+    rows = np.arange(96)
+    return Teacher.of(bar_loader.all_outputs(task_network(seed=7).backbone, rows), halves(96))
+
+
+def test_responses_stay_near_the_teacher_s(run: Make, bar_loader: ImageLoader, teacher: Teacher, halves: Make) -> None:
+    distances, rows = [], halves(96).train
+    for weight in (0.0, 0.1, 10.0):
+        network = task_network(seed=7)  # its own responses are the teacher's at the start
+        assert run(network, distill=weight, teacher=teacher).best_epoch > 0
+        responses = bar_loader.all_outputs(network.backbone, rows)
+        distances.append(float((((responses - teacher.responses[rows]) / teacher.spread) ** 2).mean()))
+    assert distances[2] < 0.5 * distances[1] < 0.25 * distances[0]
+
+
+def test_mirrored_images_are_not_held_to_the_responses_of_unmirrored_ones(
+    run: Make, bar_loader: ImageLoader, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def noted(responses: Tensor, wanted: np.ndarray, spread: np.ndarray) -> Tensor:
+        seen.append((responses.detach().numpy().copy(), wanted))
+        return distillation_loss(responses, wanted, spread)
+
+    monkeypatch.setattr("facetask.trainer.distillation_loss", noted)
+    network = task_network(seed=7)  # its own responses are the teacher's
+    run(network, distill=1.0, teacher=teacher, epochs=1, learning_rate=1e-9)
+    assert 12 <= sum(len(wanted) for _, wanted in seen) <= 36  # of 48
+    for responses, wanted in seen:
+        np.testing.assert_allclose(responses, wanted, atol=1e-4)
+
+
+def test_filters_that_never_change_do_no_harm(run: Make, halves: Make) -> None:
+    responses = np.zeros((96, 8), dtype=np.float32)
+    done = run(task_network(), distill=1.0, teacher=Teacher.of(responses, halves(96)), epochs=2)
+    assert len(done.epochs) == 3
