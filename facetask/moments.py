@@ -213,7 +213,8 @@ class Moments:
         Columns are divided by their standard deviation, targets are taken as they are.
         """
         unit = 1 / self.std_x[columns]
-        gram = self.xx[np.ix_(columns, columns)] * (unit[:, None] * (unit / self.n))
+        everything = np.array_equal(columns, np.arange(self.n_columns))  # gathering costs more than comparing
+        gram = (self.xx if everything else self.xx[np.ix_(columns, columns)]) * (unit[:, None] * (unit / self.n))
         return gram, self.xy[columns] * (unit / self.n)[:, None]
 
     def screen(self, component: NDArray[np.intp]) -> Screening:
@@ -253,7 +254,10 @@ class Moments:
     def _duplicates(self, live: NDArray[np.intp], component: NDArray[np.intp]) -> tuple[tuple[int, int], ...]:
         """Return pairs (component, earlier component that has a copy of each of its live columns)."""
         gram, _ = self.standardised(live)
-        later, earlier = np.nonzero(np.tril(np.abs(gram), -1) >= 1 - DUPLICATE_GAP)
+        alike = np.abs(gram, out=gram) >= 1 - DUPLICATE_GAP
+        if np.count_nonzero(alike) == np.count_nonzero(alike.diagonal()):
+            return ()
+        later, earlier = np.nonzero(np.tril(alike, -1))
         owner = component[live]
         copied: dict[int, dict[int, set[int]]] = {}
         for row, column in zip(later, earlier, strict=True):
