@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +12,11 @@ from facetask.curves import Curve
 from facetask.filter_response import closest_filter, responses_to
 from facetask.keep_sets import choose, draws
 from facetask.landmarks import DETECTED_LICENCE
+from facetask.outcomes import over_trials
 from facetask.satellite import seed_of_trial, to_finite
 from facetask.splits import missing_values
 from facetask.stability import selection_probability
+from facetask.subgroups import measured_slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +79,7 @@ def assemble(
             licence=images.data.licence,
             align=_align(config, images),
         ),
-        tasks=[_task(config, record, responses, until) for record in records],
+        tasks=[_task(config, materials, record, responses, until) for record in records],
         wall_s=wall_s,
     )
 
@@ -101,7 +102,9 @@ def _n_groups(column: NDArray[Any]) -> int:
     return len(np.unique(column[~missing].astype(str))) + int(missing.sum())
 
 
-def _task(config: RunConfig, record: TaskRecord, responses: Responses, until: Any) -> shape.TaskResult:
+def _task(
+    config: RunConfig, materials: Materials, record: TaskRecord, responses: Responses, until: Any
+) -> shape.TaskResult:
     """Return one task's results; its model is saved by the last stage, if that prunes."""
     first = record.trials[0]
     stages = [stage for stage in ("regress", "curve", "prune", "finetune") if stage in first.wall_s]
@@ -116,6 +119,7 @@ def _task(config: RunConfig, record: TaskRecord, responses: Responses, until: An
         responses=_responses(config, record, curves, responses) if curves else [],
         prune=_prune(record) if first.prune else None,
         finetune=_finetune(record) if first.finetune else None,
+        slices=measured_slices(materials.slices, record, config.seed),
         wall_s={stage: sum(trial.wall_s[stage] for trial in record.trials) for stage in stages},
         trials=[_trial(config, record, index, trial) for index, trial in enumerate(record.trials)],
         model=f"model/{record.name}" if saved else None,
@@ -216,6 +220,7 @@ def _prune(record: TaskRecord) -> shape.PruneResult:
         macs_note=pruned.macs_note,
         metrics_unpruned=over_trials([trial.metrics_unpruned for trial in trials]),
         metrics_pruned=over_trials([trial.metrics_pruned for trial in trials]),
+        metrics_validation=over_trials([trial.metrics_validation for trial in trials]),
         confusion=pruned.confusion,
     )
 
@@ -225,6 +230,7 @@ def _finetune(record: TaskRecord) -> shape.FinetuneResult:
     trials = [trial.finetune for trial in record.trials if trial.finetune is not None]
     return shape.FinetuneResult(
         metrics=over_trials([trial.metrics for trial in trials]),
+        metrics_validation=over_trials([trial.metrics_validation for trial in trials]),
         confusion=trials[0].confusion,
         epochs=[
             shape.Epoch(
@@ -256,8 +262,10 @@ def _trial(config: RunConfig, record: TaskRecord, index: int, trial: TrialOutcom
         macs=pruned.cost.macs if pruned else None,
         metrics_unpruned=to_finite(pruned.metrics_unpruned) if pruned else None,
         metrics_pruned=to_finite(pruned.metrics_pruned) if pruned else None,
+        validation_pruned=to_finite(pruned.metrics_validation) if pruned else None,
         best_epoch=finetuned.best_epoch if finetuned else None,
         finetune=to_finite(finetuned.metrics) if finetuned else None,
+        validation_finetuned=to_finite(finetuned.metrics_validation) if finetuned else None,
         wall_s=trial.wall_s,
     )
 
@@ -270,13 +278,3 @@ def _points(curve: Curve, knee: int, notes: Sequence[str]) -> dict[str, Any]:
         "knee": knee,
         "notes": [*curve.notes, *notes],
     }
-
-
-def over_trials(metrics: Sequence[dict[str, float]]) -> shape.Metrics:
-    """Return each metric's mean and sample standard deviation over the trials in which it is known."""
-    combined: shape.Metrics = {}
-    for name in metrics[0]:
-        known = [float(values[name]) for values in metrics if np.isfinite(values[name])]
-        spread = stdev(known) if len(known) > 1 else 0.0
-        combined[name] = shape.Metric(mean=mean(known) if known else None, std=spread if known else None)
-    return combined

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facetask.assemble import over_trials
 from facetask.config import KneeSize, PruneConfig
 from facetask.errors import ConfigError, did_you_mean
 from facetask.knees import find_knee
+from facetask.outcomes import over_trials
 from facetask.satellite import seed_of_trial
 from facetask.stages.curve import Chooser
 from facetask.stages.regress import fit_tap

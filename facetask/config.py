@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, get_args
 
@@ -361,6 +362,32 @@ class FinetuneConfig(_Section):
         return self
 
 
+def _ascending(edges: tuple[float, ...]) -> tuple[float, ...]:
+    """Refuse edges that do not ascend."""
+    if any(high <= low for low, high in pairwise(edges)):
+        raise ValueError(f"the edges must ascend, found {', '.join(f'{edge:g}' for edge in edges)}")
+    return edges
+
+
+class SliceConfig(_Section):
+    """A column of numbers whose intervals are reported separately; a value on an edge belongs to the one above."""
+
+    column: Annotated[str, Field(min_length=1)]
+    edges: Annotated[tuple[float, ...], Field(min_length=1), AfterValidator(_ascending)]
+
+
+Slice = Annotated[str, Field(min_length=1)] | SliceConfig
+
+
+def _each_once(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
+    """Refuse a column that is named twice."""
+    columns = [each if isinstance(each, str) else each.column for each in slices]
+    for column in columns:
+        if columns.count(column) > 1:
+            raise ValueError(f"column {column!r} is named {columns.count(column)} times; name it once")
+    return slices
+
+
 class ComputeConfig(_Section):
     """What the run may use of the machine.
 
@@ -386,6 +413,7 @@ class RunConfig(_Section):
     """A whole run; made by :func:`load_config` or :func:`config_from_dict`.
 
     Attributes:
+        slices: Columns by whose groups of test images every metric is reported too.
         trials: Number of random partitions.
         seed: Seed of the first.
     """
@@ -398,6 +426,7 @@ class RunConfig(_Section):
     prune: PruneConfig = PruneConfig()
     finetune: Annotated[FinetuneConfig | Literal[False], BeforeValidator(_mapping_or_false)] = FinetuneConfig()
     split: SplitConfig = SplitConfig()
+    slices: Annotated[tuple[Slice, ...], AfterValidator(_each_once)] = ()
     compute: ComputeConfig = ComputeConfig()
     trials: Annotated[int, Field(ge=1)] = 3
     seed: Annotated[int, Field(ge=0)] = 0

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from facetask.rows import Rows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from facetask.regression import LinearModel
     from facetask.rows import Matrix
     from facetask.satellite import Satellite
@@ -19,22 +24,46 @@ LEAST_SQUARES = "_least_squares"
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """A model's predictions on the test split, kept so that its metrics on any part of it can be taken later.
+
+    Attributes:
+        decision: What was learned on validation for its outputs.
+        packed: The predictions ``(n_test, n_outputs)`` row by row, as 64-bit numbers in base64: JSON loses no bit.
+    """
+
+    decision: Decision
+    packed: str
+
+    @classmethod
+    def of(cls, predictions: NDArray[np.float64], decision: Decision) -> Predicted:
+        """Return predictions ``(n_test, n_outputs)`` ready to be stored."""
+        return cls(decision, b64encode(predictions.astype("<f8").tobytes()).decode("ascii"))
+
+    def predictions(self, n_test: int) -> NDArray[np.float64]:
+        """Return the predictions, ``(n_test, n_outputs)``."""
+        return np.frombuffer(b64decode(self.packed), dtype="<f8").reshape(n_test, -1).astype(np.float64)
+
+
+@dataclass(frozen=True)
 class Head:
     """A head on the responses of one tap.
 
     Attributes:
         model: Its linear layer.
         gentle: The linear layer from which training starts.
-        decision: What was learned on validation for its outputs.
+        predicted: Its predictions on test, with what was learned on validation for its outputs.
         metrics: Its metrics on test.
+        metrics_validation: Its metrics on validation.
         confusion: Its decisions on test: images of each class (row) taken for each class (column), for kinds that have
             classes.
     """
 
     model: LinearModel
     gentle: LinearModel
-    decision: Decision
+    predicted: Predicted
     metrics: dict[str, float]
+    metrics_validation: dict[str, float]
     confusion: list[list[int]] | None
 
 
@@ -61,4 +90,11 @@ def fit_head(x: Matrix, task: Satellite, split: Split) -> Head:
         learned = kind.learn(plain.predict(x_validation), values[split.validation])
         beside = kind.metrics(plain.predict(x_test), values[split.test], learned, scale)
         found |= {name + LEAST_SQUARES: beside[name] for name in kind.compared}
-    return Head(model, gentle, decision, found, kind.confusion(test, values[split.test], decision))
+    return Head(
+        model=model,
+        gentle=gentle,
+        predicted=Predicted.of(test, decision),
+        metrics=found,
+        metrics_validation=kind.metrics(validation, values[split.validation], decision, scale),
+        confusion=kind.confusion(test, values[split.test], decision),
+    )

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from facetask.results import Metric, Metrics
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from facetask.config import RunConfig
     from facetask.curves import Curve
     from facetask.satellite import Satellite
@@ -94,6 +98,16 @@ class TaskRecord:
             return f"cut {first.prune.cut}, size −{size:.1%}, MACs −{macs:.1%}, {main} {found}{unit}"
         found = plus_minus([t.finetune.metrics[main] for t in self.trials if t.finetune])
         return f"{main} {found}{unit}"
+
+
+def over_trials(metrics: Sequence[dict[str, float]]) -> Metrics:
+    """Return each metric's mean and sample standard deviation over the trials in which it is known."""
+    combined: Metrics = {}
+    for name in metrics[0]:
+        known = [float(values[name]) for values in metrics if np.isfinite(values[name])]
+        spread = stdev(known) if len(known) > 1 else 0.0
+        combined[name] = Metric(mean=mean(known) if known else None, std=spread if known else None)
+    return combined
 
 
 def plus_minus(values: list[float]) -> str:

@@ -19,6 +19,7 @@ from facetask.loader import ImageLoader
 from facetask.network import BaseNetwork, load_network
 from facetask.responses import ResponseCache, Responses, collect_responses
 from facetask.satellite import Satellite, load_satellites, seed_of_trial
+from facetask.slices import Slicing, slicings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +42,7 @@ class Materials:
         selector: The selector's record.
         cache: The network's cached responses.
         loader: How images reach a network.
+        slices: The groups of images by which metrics are reported too.
     """
 
     network: BaseNetwork
@@ -49,6 +51,7 @@ class Materials:
     selector: Selector
     cache: ResponseCache
     loader: ImageLoader
+    slices: tuple[Slicing, ...]
 
 
 def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Materials:
@@ -71,6 +74,7 @@ def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Ma
         if config.data.align is not None:
             images = replace(images, points=_points(images, config.data.align, reporter))
         tasks = load_satellites(config.satellite_tasks, config.split, images.data, plugins)
+    slices = slicings(config.slices, images.data)
     content = np.unique(images.digests, return_inverse=True)[1]
     for task in tasks:
         for note in task.given.notes:
@@ -81,7 +85,7 @@ def prepare(config: RunConfig, plugins: PluginManager, reporter: Reporter) -> Ma
         if config.finetune is not False:
             task.kind.choose_loss(config.finetune.loss)
     loader = ImageLoader(images, network.preprocessing, device, config.compute.batch_size, config.compute.workers)
-    return Materials(network, images, tasks, selector, cache, loader)
+    return Materials(network, images, tasks, selector, cache, loader, slices)
 
 
 def _network(config: RunConfig, plugins: PluginManager) -> BaseNetwork:

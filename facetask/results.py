@@ -145,6 +145,9 @@ class PruneResult(_Result):
     macs_note: str = Field(default="", description="Where the second counter disagrees.")
     metrics_unpruned: Metrics = Field(description="Regression on all filters of the cut tap.")
     metrics_pruned: Metrics = Field(description="Head refitted on the pruned network's own responses.")
+    metrics_validation: Metrics = Field(
+        default_factory=dict, description="The same on validation images, by which networks may be chosen."
+    )
     confusion: Confusion | None = Field(default=None, description="Of the pruned network.")
 
 
@@ -152,6 +155,9 @@ class FinetuneResult(_Result):
     """The finetuned network's test metrics over the trials."""
 
     metrics: Metrics
+    metrics_validation: Metrics = Field(
+        default_factory=dict, description="On validation images, by which networks may be chosen."
+    )
     confusion: Confusion | None = Field(default=None, description="Of the finetuned network.")
     epochs: list[Epoch] = Field(description="Of the reported trial; epoch 0 is the starting point.")
     best_epoch: int
@@ -181,9 +187,40 @@ class Trial(_Result):
     macs: int | None = None
     metrics_unpruned: PlainMetrics | None = None
     metrics_pruned: PlainMetrics | None = None
+    validation_pruned: PlainMetrics | None = None
     best_epoch: int | None = None
     finetune: PlainMetrics | None = None
+    validation_finetuned: PlainMetrics | None = None
     wall_s: dict[str, float] = Field(default_factory=dict)
+
+
+SliceStep = Literal["regress", "unpruned", "pruned", "finetuned"]
+
+
+class Subgroup(_Result):
+    """One group of a slice: what the task's networks are worth on its test images."""
+
+    group: str = Field(description="The column's value, or an interval; `not known` where it is missing.")
+    n_test: list[int] = Field(description="Its test images in each trial.")
+    small: bool = Field(description="Whether these are fewer than 20 in some trial: its metrics tell little.")
+    metrics: dict[SliceStep, Metrics] = Field(
+        description="At the best tap, at the cut before pruning, after it, and after finetuning; by the thresholds "
+        "learned for all images together."
+    )
+    excess: dict[Literal["pruned", "finetuned"], Metric] = Field(
+        description="By how much more its error in the main metric has grown since before pruning than that of all "
+        "test images; of a metric where higher is better, by how much more that fell. No std for one trial."
+    )
+    grew: list[Literal["pruned", "finetuned"]] = Field(
+        description="The steps at which the mean excess is above its std, of a group that is not small."
+    )
+
+
+class Slice(_Result):
+    """The groups of one column among the test images."""
+
+    column: str
+    groups: list[Subgroup]
 
 
 class LabelSummary(_Result):
@@ -221,6 +258,9 @@ class TaskResult(_Result):
     )
     prune: PruneResult | None = None
     finetune: FinetuneResult | None = None
+    slices: list[Slice] = Field(
+        default_factory=list, description="Metrics by groups of test images, as the configuration's `slices` asks."
+    )
     wall_s: dict[str, float] = Field(description="Seconds of each stage, summed over the trials.")
     trials: list[Trial]
     model: str | None = Field(default=None, description="The saved model's folder, inside the run directory.")

@@ -41,6 +41,9 @@ _DECODERS: dict[str, Any] = {
     "finetune": Finetuned.from_json,
 }
 
+_REVISIONS = {"regress": 2, "prune": 2, "finetune": 2}
+"""Of what a stage stores: grows whenever that is something else, so that older results are computed again."""
+
 
 @dataclass(frozen=True)
 class StageWork:
@@ -90,6 +93,8 @@ class StageWork:
             "split": self.task.split_config.model_dump(mode="json"),
             "seed": config.seed,
         }
+        if stage in _REVISIONS:
+            depends["revision"] = _REVISIONS[stage]
         if stage != "regress":
             revision = self.materials.selector.revision
             depends["selector"] = {**config.selector.model_dump(mode="json"), "revision": revision}

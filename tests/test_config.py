@@ -21,6 +21,7 @@ from facetask.config import (
     FinetuneConfig,
     KneeSize,
     PruneConfig,
+    SliceConfig,
     SplitConfig,
     config_differences,
     config_from_dict,
@@ -146,11 +147,16 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
     assert config.finetune.model_dump() == {
         "epochs": 3,
         "batch_size": 16,
+        "start": "pruned",
+        "trains": "all",
+        "batch_norm": "frozen",
         "optimiser": "scaled-adamw",
         "learning_rate": 1e-2,
         "weight_decay": 1e-4,
         "warmup": 0.3,
         "loss": "auto",
+        "label_smoothing": 0.0,
+        "distill": 0.0,
         "flip": True,
         "shift": 0.0,
         "brightness": 0.0,
@@ -161,6 +167,7 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
         "stratify_by": None,
         "min_per_class": 1,
     }
+    assert config.slices == ()
     assert config.compute.model_dump() == {"device": "auto", "batch_size": 32, "workers": "auto", "threads": "auto"}
     assert (config.trials, config.seed) == (3, 0)
 
@@ -202,6 +209,11 @@ seed: 0
         ("selector.name=greedy", "selector.name", "greedy"),
         ("selector={name: lasso, params: {smallest: 1e-6}}", "selector.params", LassoParams(smallest=1e-6)),
         ("data.max_bad_share=0", "data.max_bad_share", 0.0),
+        (
+            "slices=[race, {column: age, edges: [20, 40]}]",
+            "slices",
+            ("race", SliceConfig(column="age", edges=(20.0, 40.0))),
+        ),
     ],
 )
 def test_values_are_taken_as_written(load, override, attribute, value):
@@ -306,6 +318,13 @@ def test_a_task_s_split_is_filled_up_from_the_run_s(load):
          "split.fractions: expected a list of at most 3, found a list of 4"),
         ("split: {fractions: [1, 0, 0.5]}", "split.fractions.1: expected more than 0.0, found 0"),
         ("split: {group_by: 3}", "split.group_by: expected text, found 3; put it in quotes to make it text"),
+        ("slices: race", "slices: expected a list, found 'race'"),
+        ("slices: [3]", "slices.0: expected text or a mapping, found 3; put it in quotes to make it text"),
+        ("slices: [{column: age}]", "slices.0.edges: required, but missing"),
+        ("slices: [{column: age, edges: []}]", "slices.0.edges: expected a list of at least 1, found a list of 0"),
+        ("slices: [{column: age, edges: [20, 20]}]", "slices.0.edges: the edges must ascend, found 20, 20"),
+        ("slices: [{column: age, edges: [20], edge: 3}]", "slices.0.edge: unknown key; did you mean 'edges'?"),
+        ("slices: [a, {column: a, edges: [1]}]", "slices: column 'a' is named 2 times; name it once"),
         ("compute: {workers: many}", "compute.workers: expected 'auto' or a whole number, found 'many'"),
         ("compute: {workers: -1}", "compute.workers: expected 'auto' or at least 0, found -1"),
         ("compute: {workers: atuo}", "compute.workers: expected 'auto' or a whole number, found 'atuo'"
@@ -615,6 +634,7 @@ CONFIG = st.fixed_dictionaries(
             },
         ),
         "split": SPLIT,
+        "slices": st.lists(FILLED, max_size=3, unique=True),
         "compute": st.fixed_dictionaries(
             {}, optional={"device": FILLED, "workers": st.just("auto") | st.integers(0, 99)}
         ),
@@ -677,6 +697,7 @@ def test_the_resolved_configuration_spells_every_default_out(load, tmp_path):
         "prune": PruneConfig().model_dump(),
         "finetune": FinetuneConfig().model_dump(),
         "split": {"fractions": [0.5, 0.25, 0.25], "group_by": None, "stratify_by": None, "min_per_class": 1},
+        "slices": [],
         "compute": ComputeConfig().model_dump(),
         "trials": 3,
         "seed": 0,

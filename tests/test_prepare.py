@@ -92,6 +92,7 @@ def test_responses_are_pooled_taps_side_by_side(toy: Toy, tmp_path: Path, monkey
         ),
         ({"split": {"stratify_by": "sex"}}, DataError, "no column 'sex'"),
         ({"split": {"group_by": "clip"}}, DataError, "no column 'clip'"),
+        ({"slices": ["tnt"]}, DataError, "slices: .*no column 'tnt'; did you mean 'tint'"),
         ({"split": {"group_by": "tint"}}, DataError, "cannot split 2 groups"),
         (
             {"satellite_tasks": [column("tint", "binary"), column("tint", "nominal")]},

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from facetask.assemble import over_trials
 from facetask.checkpoint import DESCRIPTION, save_model
 from facetask.errors import ConfigError, RunDirError
 from facetask.experiments.pretrain_results import FORMAT_VERSION, PretrainEpoch, PretrainResults, PretrainTrial
 from facetask.heads import fit_head
 from facetask.network import Round
+from facetask.outcomes import over_trials
 from facetask.prepare import Materials, prepare, respond
 from facetask.progress import Silent
 from facetask.records import Architecture, Weights

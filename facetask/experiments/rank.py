@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
-from facetask.assemble import over_trials
 from facetask.context import run_context
 from facetask.errors import ConfigError, FacetaskError, PluginError, first_names
 from facetask.experiments import rank_results as shape
@@ -23,6 +22,7 @@ from facetask.experiments.finetuned import Measured, measured_in
 from facetask.experiments.judged import Judged
 from facetask.experiments.rank_config import RankConfig, ScoreChoice
 from facetask.experiments.rank_orders import over_networks, over_taps, ranking_of
+from facetask.outcomes import over_trials
 from facetask.prepare import prepare, respond
 from facetask.satellite import seed_of_trial
 from facetask.stages.regress import TapFit, fit_tap

@@ -16,9 +16,8 @@ from facetask.errors import FacetaskError, RunDirError, first_names
 from facetask.experiments.config import RunTemplate
 from facetask.experiments.parallel import default_jobs, in_parallel
 from facetask.experiments.sweep_config import Combination, SweepConfig, checked_configs, combinations
-from facetask.experiments.sweep_networks import Finished, swept_task
+from facetask.experiments.sweep_networks import Finished, on_validation, swept_task
 from facetask.experiments.sweep_results import SweepResults, write_sweep
-from facetask.experiments.validation import measure_validation, read_validation
 from facetask.plugin_manager import PluginManager
 from facetask.report.format import duration
 from facetask.results import read_results
@@ -136,7 +135,7 @@ class _Sweep:
         for combination in self.combinations:
             folder = self._folder(combination)
             results = RunDir.open(folder, self.configs[combination.name], force=self.force).finished(self._until)
-            if results is None or self.force or read_validation(folder, results) is None:
+            if results is None or self.force:
                 todo.append(combination)
         return todo
 
@@ -204,9 +203,10 @@ class _Sweep:
             if combination.name in self.failed:
                 continue
             results = read_results(self._folder(combination) / "results.json")
-            validation = read_validation(self._folder(combination), results)
-            if validation is not None:
-                found.append((combination, results, validation))
+            if all(on_validation(task) for task in results.tasks):
+                found.append((combination, results))
+            else:
+                self.failed[combination.name] = "an older run, without metrics on validation images; use --force"
         if not found:
             raise RunDirError(f"{self.out}: every combination fails: {failures(self.failed)}")
         some = found[0][1]
@@ -256,7 +256,7 @@ def failures(failed: Mapping[str, str]) -> str:
 
 
 def _do(job: _Job, reporter: Reporter) -> None:
-    """Run one combination with the shared stages of another, and measure its models on validation."""
+    """Run one combination with the shared stages of another."""
     plugins = PluginManager(job.plugins_dir)
     config = job.combination.config(job.template, plugins)
     if job.shared is not None:
@@ -266,9 +266,7 @@ def _do(job: _Job, reporter: Reporter) -> None:
         reporter = _Told(reporter, lambda text: text.startswith(told), lambda text: text.startswith(told))
     elif job.until in SHARED:  # the report of a run that has only begun is nothing to look at
         reporter = _Told(reporter, lambda text: not text.startswith("report"))
-    done = run(config, job.out, until=job.until, force=job.force, plugins=plugins, reporter=reporter)
-    if job.until not in SHARED:
-        measure_validation(done.path, done.results, config, plugins)
+    run(config, job.out, until=job.until, force=job.force, plugins=plugins, reporter=reporter)
 
 
 def _take_stages(job: _Job, config: RunConfig) -> None:

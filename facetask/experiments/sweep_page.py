@@ -47,8 +47,8 @@ def _section(task: SweepTask, results: SweepResults) -> Section:
     spread = "whiskers: standard deviation over the trials. " if results.trials > 1 else ""
     caption = (
         f"{style(main).label[:1].upper()}{style(main).label[1:]} on test images; {spread}"
-        "Ringed and joined: the Pareto front, for which no other network is as cheap and as good on validation images, "
-        "which alone decide; on test images the line may therefore bend back. "
+        "Ringed and joined: the Pareto front, for which no other network is as cheap and as good on validation images "
+        "(mean over the trials), which alone decide; on test images the line may therefore bend back. "
         f"{'The number at a point is its threshold. ' if 'thresholds' in results.swept else ''}"
         "Costs are those of the saved network, of the reported trial."
     )
@@ -61,8 +61,8 @@ def _section(task: SweepTask, results: SweepResults) -> Section:
         ),
         Shown(
             _table(task, results),
-            f"By ascending MACs; front: on the Pareto front of MACs. Validation: of the saved network"
-            f"{', in ' + unit if unit else ''}; test: over the trials. Shares are those of the base network, "
+            "By ascending MACs; front: on the Pareto front of MACs. Validation and test: over the trials"
+            f"{', in ' + unit if unit else ''}. Shares are those of the base network, "
             f"{human_count(task.base.macs)} MACs and {human_bytes(task.base.size_bytes)}.",
         ),
         Folded("Where each network lies", [_folders(task)]),
@@ -160,7 +160,7 @@ def _table(task: SweepTask, results: SweepResults) -> Table:
         row += [f"{human_count(network.cost.macs)}, {percent(of_macs)}"]
         row += [f"{human_bytes(network.cost.size_bytes)}, {percent(of_size)}"]
         share |= {(index, 3): min(of_macs, 1.0), (index, 4): min(of_size, 1.0)}
-        row.append(metric_text(main, Metric(mean=network.validation.get(main), std=None), with_units=False))
+        row.append(metric_text(main, network.validation.get(main), with_units=False))
         row += [metric_text(main, network.test_pruned.get(main), with_units=False)] if tuned else []
         row += [metric_text(name, network.test.get(name), with_units=False) for name in names]
         rows.append([*row, duration(network.wall_s)])

@@ -1,6 +1,7 @@
 """The shape of ``sweep.json``: every network of a sweep, with what it costs and how good it is.
 
-What is decided (the fronts, a target) is decided on validation images; test metrics are there to be shown.
+What is decided (the fronts, a target) is decided on validation images, by the mean over the trials; test metrics are
+there to be shown.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from facetask.errors import RunDirError
-from facetask.results import LabelSummary, Metric, Metrics, NetworkCost, PlainMetrics
+from facetask.results import LabelSummary, Metric, Metrics, NetworkCost
 
 FORMAT_VERSION = 1
 
@@ -30,7 +31,9 @@ class SweepNetwork(_Record):
     cut: str
     kept: int = Field(description="Filters kept at all taps up to the cut.")
     cost: NetworkCost
-    validation: PlainMetrics = Field(description="Its metrics on validation images, by which it is chosen.")
+    validation: Metrics = Field(
+        description="Of the last step, on validation images, over the trials; by their mean it is chosen."
+    )
     test: Metrics = Field(description="Of the last step, on test images, over the trials.")
     test_pruned: Metrics = Field(description="The same before finetuning.")
     macs_over_trials: Metric = Field(description="Each trial cuts and prunes a network of its own.")

@@ -1,7 +1,7 @@
 """Targets: what a network may cost or how good it must be, and the network of a sweep that is best by them.
 
-``macs<=20%`` is a share of the base network's, ``macs<=50M`` a number; ``rmse<=8`` and ``accuracy>=90%`` are metrics on
-validation images.
+``macs<=20%`` is a share of the base network's, ``macs<=50M`` a number; ``rmse<=8`` and ``accuracy>=90%`` are means over
+the trials of metrics on validation images.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pathlib import Path
 from facetask.errors import ConfigError, RunDirError, did_you_mean
 from facetask.experiments.sweep_results import SweepNetwork, SweepResults, SweepTask
 from facetask.report.format import human_bytes, human_count, number, percent
-from facetask.report.metrics import metric_text, style, unit_of
-from facetask.results import Metric
+from facetask.report.metrics import mean_of, metric_text, style, unit_of
 
 _TARGET = re.compile(
     r"\s*(?P<name>[^<>=]+?)\s*(?P<relation><=|>=)\s*(?P<number>[^\s]+?)\s*(?P<unit>%|[kMG]?B|[kMG])?\s*"
@@ -51,7 +50,7 @@ class Target:
     def value(self, network: SweepNetwork, task: SweepTask) -> float | None:
         """Return what is compared with the limit."""
         if not self.is_cost:
-            return network.validation.get(self.name)
+            return mean_of(network.validation, self.name)
         cost = float(getattr(network.cost, _COSTS[self.name]))
         return cost / getattr(task.base, _COSTS[self.name]) if self.share else cost
 
@@ -154,7 +153,7 @@ def chosen_lines(results: SweepResults, targets: Sequence[Target], folder: Path)
 def _described(task: SweepTask, network: SweepNetwork) -> str:
     """Return a network's quality and costs in one line."""
     main, unit = task.main_metric, unit_of(task.labels, task.main_metric)
-    validation = metric_text(main, Metric(mean=network.validation.get(main), std=None), unit)
+    validation = metric_text(main, network.validation.get(main), unit)
     return (
         f"{style(main).label} {validation} on validation, {metric_text(main, network.test.get(main), unit)} on test; "
         f"{human_count(network.cost.macs)} MACs ({percent(network.cost.macs / task.base.macs)} of the base network), "
@@ -164,7 +163,7 @@ def _described(task: SweepTask, network: SweepNetwork) -> str:
 
 def _badness(network: SweepNetwork, task: SweepTask) -> float:
     """Return the main metric on validation so that less is better."""
-    value = network.validation.get(task.main_metric)
+    value = mean_of(network.validation, task.main_metric)
     if value is None or not math.isfinite(value):
         return math.inf
     return -value if task.higher_is_better else value

@@ -9,6 +9,7 @@ from facetask.report.panels import group_panels, tap_panels
 from facetask.report.response import filter_response
 from facetask.report.selectors import selectors_figure, selectors_table
 from facetask.report.sharing import best_taps, filter_map, sharing_table
+from facetask.report.slices import slices_figure
 from facetask.report.stability import selection_probability
 from facetask.report.svg import write_png, write_svg
 
@@ -26,6 +27,7 @@ __all__ = [
     "selectors_figure",
     "selectors_table",
     "sharing_table",
+    "slices_figure",
     "tap_panels",
     "training_curve",
     "write_png",

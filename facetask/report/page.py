@@ -52,6 +52,7 @@ class PageView:
     trials: str
     step_names: list[str]
     has_sizes: bool
+    has_slices: bool
     sharing: list[FigureView]
     comparisons: dict[str, FigureView]
 
@@ -138,6 +139,7 @@ def _page_view(results: Results, comparisons: Sequence[Comparison]) -> PageView:
         trials="one random partition" if results.trials == 1 else f"{results.trials} random partitions",
         step_names=max(([step.name for step in task.steps] for task in tasks), key=len),
         has_sizes=any(task.prune for task in results.tasks),
+        has_slices=any(task.slices for task in tasks),
         sharing=_sharing(results.tasks),
         comparisons=_comparisons(results, comparisons),
     )

@@ -15,6 +15,7 @@ from facetask.report.labels_view import LabelsView, labels_view
 from facetask.report.marks import WIDTH
 from facetask.report.metrics import column_label, main_metric, metric_text, style, unit_of
 from facetask.report.parts import parts_table
+from facetask.report.slices import SlicesView, slices_figure, slices_view
 from facetask.report.tables import (
     Table,
     before_after_table,
@@ -88,6 +89,7 @@ class TaskView:
     parts: Table | None
     confusion_figure: Markup
     confusion_step: str
+    slices: SlicesView | None
     conv_note: str
     macs_note: str
     layers: Table
@@ -142,6 +144,7 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         parts=parts_table(task, main),
         confusion_figure=figure_twice(confusion.confusion_matrix, task),
         confusion_step=confusion.last_confusion(task)[0],
+        slices=slices_view(task, figure_twice(slices_figure, task)),
         conv_note=reduction(prune.conv_size_reduction) if prune else "",
         macs_note=prune.macs_note if prune else "",
         layers=layers_table(task),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from facetask.heads import Predicted
 from facetask.training import EpochScore, train
 
 if TYPE_CHECKING:
@@ -27,16 +28,23 @@ class Finetuned:
     Attributes:
         epochs: Every epoch's scores, from the starting point; an epoch that diverges is the end, and left out.
         best_epoch: The epoch that was kept.
-        decision: What was learned on validation for its outputs.
+        predicted: Its predictions on test, with what was learned on validation for its outputs.
         metrics: Its metrics on test.
+        metrics_validation: Its metrics on validation.
         confusion: Its decisions on test, as in :class:`facetask.heads.Head`.
     """
 
     epochs: tuple[EpochScore, ...]
     best_epoch: int
-    decision: Decision
+    predicted: Predicted
     metrics: dict[str, float]
-    confusion: list[list[int]] | None = None
+    metrics_validation: dict[str, float]
+    confusion: list[list[int]] | None
+
+    @property
+    def decision(self) -> Decision:
+        """What was learned on validation for its outputs."""
+        return self.predicted.decision
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -45,7 +53,8 @@ class Finetuned:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Finetuned:
         """Return what :meth:`to_json` described."""
-        return cls(**{**fields, "epochs": tuple(EpochScore(**epoch) for epoch in fields["epochs"])})
+        epochs = tuple(EpochScore(**epoch) for epoch in fields["epochs"])
+        return cls(**{**fields, "epochs": epochs, "predicted": Predicted(**fields["predicted"])})
 
 
 def finetune(
@@ -96,5 +105,12 @@ def finetune(
     decision = kind.learn(trained.validation, task.values[split.validation])
     predicted, values = trained.predict(split.test), task.values[split.test]
     network.scale_outputs(trained.unit)
-    metrics = kind.metrics(predicted, values, decision, kind.scale(task.targets[split.train]))
-    return Finetuned(trained.epochs, trained.best_epoch, decision, metrics, kind.confusion(predicted, values, decision))
+    scale = kind.scale(task.targets[split.train])
+    return Finetuned(
+        epochs=trained.epochs,
+        best_epoch=trained.best_epoch,
+        predicted=Predicted.of(predicted, decision),
+        metrics=kind.metrics(predicted, values, decision, scale),
+        metrics_validation=kind.metrics(trained.validation, task.values[split.validation], decision, scale),
+        confusion=kind.confusion(predicted, values, decision),
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from facetask.cost import network_cost, second_opinion
-from facetask.heads import fit_head
+from facetask.heads import Predicted, fit_head
 from facetask.keep_sets import GroupChoice, KeepSets, TrialCurves, choose_keep_sets
 from facetask.needed_filters import choose_needed
 from facetask.regression import LinearModel
@@ -43,9 +43,11 @@ class Pruned:
         groups: The coupled groups' choices.
         head: The head's linear model.
         gentle_head: The head from which training starts.
-        decision: What was learned on validation for the head's outputs.
+        predicted: Its predictions on test, with what was learned on validation for the head's outputs.
+        predicted_unpruned: The same with all filters of the cut tap.
         metrics_unpruned: Test metrics with all filters of the cut tap.
         metrics_pruned: Test metrics of the pruned network with its refitted head.
+        metrics_validation: The same on validation.
         confusion: Its decisions on test, as in :class:`facetask.heads.Head`.
         cost: Of the pruned network with its head.
         cost_at_cut: Of the base network cut at the same tap.
@@ -59,14 +61,21 @@ class Pruned:
     groups: tuple[GroupChoice, ...]
     head: LinearModel
     gentle_head: LinearModel
-    decision: Decision
+    predicted: Predicted
+    predicted_unpruned: Predicted
     metrics_unpruned: dict[str, float]
     metrics_pruned: dict[str, float]
+    metrics_validation: dict[str, float]
     confusion: list[list[int]] | None
     cost: NetworkCost
     cost_at_cut: NetworkCost
     cost_base: NetworkCost
     macs_note: str
+
+    @property
+    def decision(self) -> Decision:
+        """What was learned on validation for the head's outputs."""
+        return self.predicted.decision
 
     def network(self, base: ChannelGraph, images: Tensor | None) -> TaskNetwork:
         """Return the pruned network, rebuilt from the base network's graph and the images of its reconstruction."""
@@ -93,9 +102,11 @@ class Pruned:
             ],
             "head": _head_to_json(self.head),
             "gentle_head": _head_to_json(self.gentle_head),
-            "decision": self.decision,
+            "predicted": asdict(self.predicted),
+            "predicted_unpruned": asdict(self.predicted_unpruned),
             "metrics_unpruned": self.metrics_unpruned,
             "metrics_pruned": self.metrics_pruned,
+            "metrics_validation": self.metrics_validation,
             "confusion": self.confusion,
             "cost": self.cost.model_dump(),
             "cost_at_cut": self.cost_at_cut.model_dump(),
@@ -119,8 +130,9 @@ class Pruned:
             for group in fields["groups"]
         )
         costs = {key: NetworkCost(**fields[key]) for key in ("cost", "cost_at_cut", "cost_base")}
+        predicted = {key: Predicted(**fields[key]) for key in ("predicted", "predicted_unpruned")}
         keep = {tap: np.array(kept, dtype=np.intp) for tap, kept in fields["keep"].items()}
-        return cls(**{**fields, **costs, **heads, "keep": keep, "groups": groups})
+        return cls(**{**fields, **costs, **heads, **predicted, "keep": keep, "groups": groups})
 
 
 def build_pruned(
@@ -192,9 +204,11 @@ def prune(
         groups=groups,
         head=head.model,
         gentle_head=head.gentle,
-        decision=head.decision,
+        predicted=head.predicted,
+        predicted_unpruned=unpruned.predicted,
         metrics_unpruned=unpruned.metrics,
         metrics_pruned=head.metrics,
+        metrics_validation=head.metrics_validation,
         confusion=head.confusion,
         cost=cost,
         cost_at_cut=network_cost(build_pruned(network.graph, cut, whole, n_outputs).eval(), shape),

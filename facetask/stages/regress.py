@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from facetask.heads import fit_head
+from facetask.heads import Predicted, fit_head
 from facetask.known import known_together, tune_known
 from facetask.rows import Rows
 
@@ -49,6 +49,7 @@ class Regression:
         taps: In network order.
         best_tap: The tap of lowest validation RMSE; a dead one only where all are.
         baseline: Test metrics of the trivial prediction.
+        predicted: Predictions on test from the best tap: of the final classifier, where that is another model.
         classifier: Test metrics of the final classifier on the best tap, for kinds whose head is another model than the
             regression (nominal).
         confusion: Test images of each class (row) taken for each class (column) on the best tap, for kinds that have
@@ -58,6 +59,7 @@ class Regression:
     taps: tuple[TapFit, ...]
     best_tap: str
     baseline: dict[str, float]
+    predicted: Predicted
     classifier: dict[str, float] | None = None
     confusion: list[list[int]] | None = None
 
@@ -69,14 +71,21 @@ class Regression:
     def from_json(cls, fields: dict[str, Any]) -> Regression:
         """Return the regression that :func:`dataclasses.asdict` made into JSON."""
         taps = tuple(TapFit(**{**tap, "strengths": tuple(tap["strengths"])}) for tap in fields["taps"])
-        return cls(**{**fields, "taps": taps})
+        return cls(**{**fields, "taps": taps, "predicted": Predicted(**fields["predicted"])})
 
 
 def regress(responses: Responses, task: Satellite, split: Split) -> Regression:
     """Regress the task on every tap; the best tap is chosen on validation, metrics are taken on test."""
     _, scale = scaled_targets(task, split)
-    fits = tuple(fit_tap(tap, responses.tap(tap), task, split) for tap in responses.columns)
-    best = min(fits, key=lambda fit: (fit.dead, fit.validation_rmse))
+    fits: list[TapFit] = []
+    best, predicted = None, None
+    for tap in responses.columns:
+        fit, found = _fit(tap, responses.tap(tap), task, split)
+        fits.append(fit)
+        if best is None or (fit.dead, fit.validation_rmse) < (best.dead, best.validation_rmse):
+            best, predicted = fit, found
+    assert best is not None  # a network has a tap
+    assert predicted is not None
     kind = task.kind
     trivial = [kind.baseline(task.targets[split.train], len(part)) for part in (split.validation, split.test)]
     decision = kind.learn(trivial[0], task.values[split.validation])
@@ -84,8 +93,10 @@ def regress(responses: Responses, task: Satellite, split: Split) -> Regression:
     classifier, confusion = None, None
     if kind.has_classes:
         head = fit_head(responses.tap(best.tap), task, split)
-        classifier, confusion = head.metrics if kind.compared else None, head.confusion
-    return Regression(fits, best.tap, baseline, classifier, confusion)
+        confusion = head.confusion
+        if kind.compared:
+            classifier, predicted = head.metrics, head.predicted
+    return Regression(tuple(fits), best.tap, baseline, predicted, classifier, confusion)
 
 
 def scaled_targets(task: Satellite, split: Split) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -105,6 +116,11 @@ def fit_tap(tap: str, x: Matrix, task: Satellite, split: Split) -> TapFit:
         task: The satellite task.
         split: The trial's partition.
     """
+    return _fit(tap, x, task, split)[0]
+
+
+def _fit(tap: str, x: Matrix, task: Satellite, split: Split) -> tuple[TapFit, Predicted]:
+    """Return one tap's regression and its predictions on test."""
     y, scale = scaled_targets(task, split)
     train, validation, responses = split.train, split.validation, Rows.of(x)
     parts = known_together(responses[train], y[train], responses[validation], y[validation])
@@ -112,7 +128,7 @@ def fit_tap(tap: str, x: Matrix, task: Satellite, split: Split) -> TapFit:
     kind = task.kind
     decision: Decision = kind.learn(tuned.model.predict(responses[validation]) * scale, task.values[validation])
     predicted = tuned.model.predict(responses[split.test]) * scale
-    return TapFit(
+    fit = TapFit(
         tap=tap,
         n_filters=x.shape[1],
         strengths=tuple(tuned.strengths.tolist()),
@@ -120,3 +136,4 @@ def fit_tap(tap: str, x: Matrix, task: Satellite, split: Split) -> TapFit:
         metrics=kind.metrics(predicted, task.values[split.test], decision, scale),
         dead=all(part.train.dead_columns.all() for part in parts),
     )
+    return fit, Predicted.of(predicted, decision)

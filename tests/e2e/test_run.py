@@ -28,6 +28,7 @@ from facetask.splits import make_split
 from facetask.testing import tiny_network
 
 ONE_TASK = [{"name": "column", "params": {"column": "brightness", "kind": "continuous"}}]
+STEPS = {"regress", "unpruned", "pruned", "finetuned"}
 
 
 def stage_files(run: Path, stage: str) -> dict[Path, int]:
@@ -217,6 +218,39 @@ def test_what_depends_on_a_changed_key_is_computed_again(finished: Finished, toy
     assert not recorder.said("curve", "computed again")
     assert results(run)["tasks"][0]["curve"]["threshold"] == 0.5
     assert toy.run(run, changed)[1].said("finished already")
+
+
+def test_slices_are_measured_without_computing_any_stage_again(finished: Finished, toy: Toy, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path)
+    before = {
+        path: written for stage in ("regress", "prune", "finetune") for path, written in stage_files(run, stage).items()
+    }
+    slices = ["tint", {"column": "brightness", "edges": [100, 150]}]
+    found, recorder = toy.run(run, toy.config(slices=slices), force=True)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not recorder.said("computed again")
+    plain = results(finished.path)
+    for position, task in enumerate(found.results.tasks):
+        tint, brightness = task.slices
+        assert ([tint.column, brightness.column]) == ["tint", "brightness"]
+        for trial, entry in enumerate(task.trials):
+            assert sum(group.n_test[trial] for group in tint.groups) == entry.n_test
+            assert sum(group.n_test[trial] for group in brightness.groups) == entry.n_test
+        assert all(group.small and set(group.metrics) == STEPS for group in tint.groups)
+        unsliced = json.loads(task.model_dump_json(exclude={"slices"}))
+        assert {**unsliced, "slices": []} == plain["tasks"][position]
+    assert "For whom it is better and worse" in (run / "report.html").read_text()
+    assert [task["slices"] for task in plain["tasks"]] == [[]] * 5
+
+
+def test_metrics_on_validation_are_kept_for_every_trial(finished: Finished) -> None:
+    for task in finished.result.results.tasks:
+        assert task.prune is not None
+        assert task.finetune is not None
+        for found, step in ((task.prune.metrics_validation, "pruned"), (task.finetune.metrics_validation, "finetuned")):
+            trials = [getattr(trial, f"validation_{step}")["rmse"] for trial in task.trials]
+            assert found["rmse"].mean == pytest.approx(statistics.mean(trials))
+            assert found["rmse"].std == pytest.approx(statistics.stdev(trials))
 
 
 def test_more_trials_add_to_those_that_are_there(finished: Finished, toy: Toy, tmp_path: Path) -> None:

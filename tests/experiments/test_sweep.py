@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,8 +161,9 @@ def test_each_network_is_described_by_its_run(swept: Swept) -> None:
             assert run.finetune is not None
             assert (network.step, network.test, network.cost) == ("finetuned", run.finetune.metrics, run.prune.pruned)
             assert (swept.out / network.model / "model.json").is_file()
+            assert network.validation == run.finetune.metrics_validation
             best = run.finetune.epochs[run.finetune.best_epoch].validation_rmse
-            assert network.validation["rmse"] == pytest.approx(best, rel=1e-4)
+            assert network.validation["rmse"].mean == pytest.approx(best, rel=1e-4)
 
 
 def test_fronts_are_drawn_on_validation(swept: Swept) -> None:
@@ -184,8 +186,8 @@ def value_of(network: SweepNetwork, cost: str) -> int:
 
 def badness(task: SweepTask, network: SweepNetwork) -> float:
     value = network.validation[task.main_metric]
-    assert value is not None
-    return -value if task.higher_is_better else value
+    assert value.mean is not None
+    return -value.mean if task.higher_is_better else value.mean
 
 
 def test_the_products_are_there(swept: Swept) -> None:
@@ -226,6 +228,19 @@ def test_a_sweep_of_which_everything_fails_says_why_once(toy: Toy, tmp_path: Pat
     config = write_config(tmp_path, toy, cuts=["no.such", "nor.such"])
     with pytest.raises(RunDirError, match=r"every combination fails: cut-no.such: .*; cut-nor.such: "):
         do_sweep(config, tmp_path / "out", toy)
+
+
+def test_runs_of_an_older_version_are_not_compared_by_what_they_lack(swept: Swept, toy: Toy, tmp_path: Path) -> None:
+    out = shutil.copytree(swept.out, tmp_path / "out")
+    path = out / "runs" / "lasso_threshold-0.5" / "results.json"
+    raw = json.loads(path.read_text())
+    for task in raw["tasks"]:
+        del task["finetune"]["metrics_validation"]
+    path.write_text(json.dumps(raw))
+    found, _ = do_sweep(swept.config, out, toy)
+    compared = {network.combination for network in found.tasks[0].networks}
+    assert {"lasso_threshold-0.5", "lasso_threshold-0.01"} - compared == {"lasso_threshold-0.5"}
+    assert "without metrics on validation images; use --force" in found.failed["lasso_threshold-0.5"]
 
 
 def test_foreign_and_changed_folders_are_refused(swept: Swept, toy: Toy, tmp_path: Path) -> None:
@@ -309,7 +324,7 @@ def invented(swept: Swept) -> Callable[..., SweepTask]:
             some
             | {
                 "combination": f"n{index}",
-                "validation": {"rmse": rmse},
+                "validation": {"rmse": {"mean": rmse, "std": 0}},
                 "test": {"rmse": {"mean": 99 - rmse, "std": 0}},
             }
             | {"cost": some["cost"] | {"macs": macs, "size_bytes": size}}

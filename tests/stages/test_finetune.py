@@ -369,7 +369,11 @@ def test_every_kind_can_be_trained(
     assert done.best_epoch > 0
     decided = {"binary": {"threshold"}, "multilabel": {"threshold[right]", "threshold[edge]"}}
     assert done.decision.keys() == decided.get(kind, set())
-    assert (done.confusion is not None) == (kind in ("nominal", "binned"))
+    assert (done.confusion is not None) == (kind in ("binary", "nominal", "binned"))
+    scale, values = task.kind.scale(task.targets[split.train]), task.values[split.test]
+    again = task.kind.metrics(done.predicted.predictions(len(split.test)), values, done.decision, scale)
+    assert again == pytest.approx(done.metrics, nan_ok=True)
+    assert done.metrics_validation["rmse"] == pytest.approx(done.epochs[done.best_epoch].validation_rmse, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch import nn
 from facetask import Architecture, Params, Preprocessing, SelectionPath, SelectionProblem, Selector, SurgeryError
 from facetask.config import CutWithin, PruneConfig
 from facetask.data import scan_images
+from facetask.heads import Predicted
 from facetask.keep_sets import TrialCurves
 from facetask.kinds import TaskSpec
 from facetask.loader import ImageLoader
@@ -54,16 +55,16 @@ def test_the_cut_is_the_best_tap_a_named_one_or_the_lowest_within_a_tolerance(
     graph: ChannelGraph, cut: str | CutWithin, expected: str
 ) -> None:
     fits = [TapFit(tap, n, 0.0, rmse, {}) for tap, n, rmse in zip(TAPS, WIDTHS, (12.0, 10.0, 11.0), strict=True)]
-    assert choose_cut(Regression(tuple(fits), "2.conv", {}), cut, graph) == expected
+    assert choose_cut(Regression(tuple(fits), "2.conv", {}, Predicted({}, "")), cut, graph) == expected
 
 
 def test_a_dead_tap_is_not_cut_at(graph: ChannelGraph) -> None:
     fits = [TapFit(tap, 8, (0.0,), 10.0, {}, dead=tap == "0") for tap in TAPS]
-    assert choose_cut(Regression(tuple(fits), "3", {}), CutWithin(within=9.0), graph) == "2.conv"
+    assert choose_cut(Regression(tuple(fits), "3", {}, Predicted({}, "")), CutWithin(within=9.0), graph) == "2.conv"
 
 
 def test_an_unknown_cut_is_an_error(graph: ChannelGraph) -> None:
-    regression = Regression((TapFit("0", 8, 0.0, 1.0, {}),), "0", {})
+    regression = Regression((TapFit("0", 8, 0.0, 1.0, {}),), "0", {}, Predicted({}, ""))
     with pytest.raises(SurgeryError, match=r"no tap '2.cnv' in this network; did you mean '2.conv'"):
         choose_cut(regression, "2.cnv", graph)
 
@@ -154,6 +155,9 @@ def test_the_head_is_refitted_on_the_pruned_network_s_own_responses(stage: Stage
     np.testing.assert_allclose(outputs, done.head.predict(x), rtol=1e-4)
     rmse = np.sqrt(np.mean((outputs[split.test] - y[split.test]) ** 2))
     assert done.metrics_pruned["rmse"] == pytest.approx(rmse, rel=1e-4)
+    np.testing.assert_allclose(done.predicted.predictions(len(split.test)), outputs[split.test], rtol=1e-4)
+    held_out = np.sqrt(np.mean((outputs[split.validation] - y[split.validation]) ** 2))
+    assert done.metrics_validation["rmse"] == pytest.approx(held_out, rel=1e-4)
     reference = LinearRegression().fit(x[split.train].astype(float), y[split.train])
     worse = np.sqrt(np.mean((reference.predict(x[split.test].astype(float)) - y[split.test]) ** 2))
     assert rmse < 1.2 * worse
@@ -163,6 +167,9 @@ def test_unpruned_metrics_are_the_regression_s_at_the_cut(stage: Stage) -> None:
     done = stage.run(cut="2.conv")
     fit = regress(stage.responses, stage.task, stage.split).fit_of("2.conv")
     assert done.metrics_unpruned == pytest.approx(fit.metrics)
+    test = stage.split.test
+    error = done.predicted_unpruned.predictions(len(test)) - stage.task.values[test]
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(fit.metrics["rmse"])
 
 
 def test_costs_fall_from_the_base_to_the_cut_to_the_pruned_network(stage: Stage) -> None:

@@ -151,6 +151,25 @@ def test_other_kinds_beat_their_baseline(
     assert found.taps[0].metrics["rmse"] < found.baseline["rmse"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "spec"), [("continuous", {}), ("binary", {"classes": ("n", "y")}), ("nominal", {"classes": ("n", "y")})]
+)
+def test_the_best_tap_s_predictions_give_its_metrics_again(
+    make_task: Make, make_responses: Make, halves: Make, kind: str, spec: dict[str, object]
+) -> None:
+    x, y = signal()
+    values = y if kind == "continuous" else (y > np.median(y)) * 1.0
+    task, split = make_task(values, kind, **spec), halves(N)
+    taps = {"one": x[:, :1], "all": x, "two": x[:, :2]}
+    found = regress(make_responses(taps), task, split)
+    predicted = found.predicted.predictions(len(split.test))
+    _, scale = scaled_targets(task, split)
+    again = task.kind.metrics(predicted, values[split.test], found.predicted.decision, scale)
+    expected = found.classifier or found.fit_of("all").metrics
+    assert found.best_tap == "all"
+    assert again == {name: expected[name] for name in again}
+
+
 def test_json_keeps_every_field(make_task: Make, make_responses: Make, halves: Make) -> None:
     x, y = signal()
     found = regress(make_responses({"a": x, "b": x[:, :2]}), make_task(y), halves(N))
