@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from facetask.experiments.agreement import chance_of, compare_orders
+from facetask.experiments.rank.agreement import chance_of, compare_orders
 
 NUMBERS = st.lists(st.floats(-10, 10), min_size=2, max_size=12, unique=True)
 

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from facetask import ConfigError, DataError, PluginManager, cli
 from facetask.context import run_context
 from facetask.experiments.config import load_experiment
-from facetask.experiments.judged import class_labels
-from facetask.experiments.rank import rank
-from facetask.experiments.rank_config import RankConfig
-from facetask.experiments.rank_page import clearly_first, rank_lines
-from facetask.experiments.rank_results import Place, RankedTask, Ranking, RankResults, read_rank
+from facetask.experiments.rank.config import RankConfig
+from facetask.experiments.rank.judged import class_labels
+from facetask.experiments.rank.page import clearly_first, rank_lines
+from facetask.experiments.rank.results import Place, RankedTask, Ranking, RankResults, read_rank
+from facetask.experiments.rank.run import rank
 from facetask.results import Metric
 from facetask.satellite import load_satellites
 

@@ -21,10 +21,10 @@ from facetask import cli
 from facetask.errors import ConfigError, RunDirError
 from facetask.experiments.config import RunTemplate, load_experiment
 from facetask.experiments.pareto import pareto_front
-from facetask.experiments.sweep import run_sweep
-from facetask.experiments.sweep_config import SweepConfig, checked_configs, combinations
-from facetask.experiments.sweep_results import SweepNetwork, SweepResults, SweepTask, read_sweep
-from facetask.experiments.target import parse_target, pick
+from facetask.experiments.sweep.config import SweepConfig, checked_configs, combinations
+from facetask.experiments.sweep.results import SweepNetwork, SweepResults, SweepTask, read_sweep
+from facetask.experiments.sweep.run import run_sweep
+from facetask.experiments.sweep.target import parse_target, pick
 from facetask.results import read_results
 
 LISTS = {"thresholds": [0.5, 0.01], "selectors": ["lasso", "l1-norm"]}

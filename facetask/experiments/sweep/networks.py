@@ -7,8 +7,8 @@ from statistics import mean, stdev
 from typing import TypeAlias
 
 from facetask.experiments.pareto import pareto_front
-from facetask.experiments.sweep_config import Combination
-from facetask.experiments.sweep_results import SweepNetwork, SweepTask
+from facetask.experiments.sweep.config import Combination
+from facetask.experiments.sweep.results import SweepNetwork, SweepTask
 from facetask.report.metrics import main_metric, mean_of, style
 from facetask.report.tables import best_tap_metrics
 from facetask.results import Metric, Metrics, Results, TaskResult

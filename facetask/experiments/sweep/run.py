@@ -15,9 +15,9 @@ from facetask import __version__
 from facetask.errors import FacetaskError, RunDirError, first_names
 from facetask.experiments.config import RunTemplate
 from facetask.experiments.parallel import default_jobs, in_parallel
-from facetask.experiments.sweep_config import Combination, SweepConfig, checked_configs, combinations
-from facetask.experiments.sweep_networks import Finished, on_validation, swept_task
-from facetask.experiments.sweep_results import SweepResults, write_sweep
+from facetask.experiments.sweep.config import Combination, SweepConfig, checked_configs, combinations
+from facetask.experiments.sweep.networks import Finished, on_validation, swept_task
+from facetask.experiments.sweep.results import SweepResults, write_sweep
 from facetask.plugin_manager import PluginManager
 from facetask.report.format import duration
 from facetask.results import read_results
@@ -107,7 +107,7 @@ class _Sweep:
 
     def results(self) -> SweepResults:
         """Do what is left to do and write the products."""
-        from facetask.experiments.sweep_page import write_sweep_page
+        from facetask.experiments.sweep.page import write_sweep_page
 
         todo = self._todo()
         done = len(self.combinations) - len(todo)

@@ -11,7 +11,7 @@ from facetask.report.metrics import style, unit_of
 from facetask.report.svg import PALETTE, render, source
 
 if TYPE_CHECKING:
-    from facetask.experiments.rank_results import RankedTask
+    from facetask.experiments.rank.results import RankedTask
 
 _COLOURS = ("accent", "knee", "second", "ink", "muted")
 

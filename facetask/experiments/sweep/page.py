@@ -7,7 +7,7 @@ from pathlib import Path
 
 from facetask.experiments.cost_figure import CostFigure, Point, cost_figure
 from facetask.experiments.page import Figure, Folded, Part, Section, Shown, write_figures, write_page
-from facetask.experiments.sweep_results import SweepNetwork, SweepResults, SweepTask
+from facetask.experiments.sweep.results import SweepNetwork, SweepResults, SweepTask
 from facetask.report.format import count, duration, human_bytes, human_count, percent
 from facetask.report.metrics import column_label, mean_of, metric_text, ordered, style, unit_of
 from facetask.report.tables import Table

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from facetask.experiments import rank_results as shape
-from facetask.experiments.agreement import chance_of, compare_orders
+from facetask.experiments.rank import results as shape
+from facetask.experiments.rank.agreement import chance_of, compare_orders
 
 
 def ranking_of(score: str, networks: Sequence[shape.NetworkTaps]) -> shape.Ranking:

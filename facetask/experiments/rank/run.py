@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_limits
 
 from facetask.context import run_context
 from facetask.errors import ConfigError, FacetaskError, PluginError, first_names
-from facetask.experiments import rank_results as shape
-from facetask.experiments.finetuned import Measured, measured_in
-from facetask.experiments.judged import Judged
-from facetask.experiments.rank_config import RankConfig, ScoreChoice
-from facetask.experiments.rank_orders import over_networks, over_taps, ranking_of
+from facetask.experiments.rank import results as shape
+from facetask.experiments.rank.config import RankConfig, ScoreChoice
+from facetask.experiments.rank.finetuned import Measured, measured_in
+from facetask.experiments.rank.judged import Judged
+from facetask.experiments.rank.orders import over_networks, over_taps, ranking_of
 from facetask.outcomes import over_trials
 from facetask.prepare import prepare, respond
 from facetask.satellite import seed_of_trial
@@ -30,7 +30,7 @@ from facetask.stages.regress import TapFit, fit_tap
 if TYPE_CHECKING:
     from facetask.config import RunConfig
     from facetask.experiments.config import RunTemplate
-    from facetask.experiments.rank_config import NetworkChoice
+    from facetask.experiments.rank.config import NetworkChoice
     from facetask.plugin_manager import PluginManager
     from facetask.prepare import Materials
     from facetask.progress import Reporter
@@ -57,7 +57,7 @@ def rank(
     Raises:
         FacetaskError: If anything that the user can mend is wrong.
     """
-    from facetask.experiments.rank_page import write_rank_page
+    from facetask.experiments.rank.page import write_rank_page
     from facetask.plugin_manager import default_manager
     from facetask.progress import Silent
 

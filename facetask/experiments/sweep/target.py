@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facetask.errors import ConfigError, RunDirError, did_you_mean
-from facetask.experiments.sweep_results import SweepNetwork, SweepResults, SweepTask
+from facetask.experiments.sweep.results import SweepNetwork, SweepResults, SweepTask
 from facetask.report.format import human_bytes, human_count, number, percent
 from facetask.report.metrics import mean_of, metric_text, style, unit_of
 

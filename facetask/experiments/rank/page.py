@@ -10,8 +10,8 @@ from statistics import mean
 from typing import Any
 
 from facetask.experiments.page import Figure, Folded, Section, Shown, write_page
-from facetask.experiments.rank_figure import score_figure
-from facetask.experiments.rank_results import Agreement, RankedTask, Ranking, RankResults
+from facetask.experiments.rank.figure import score_figure
+from facetask.experiments.rank.results import Agreement, RankedTask, Ranking, RankResults
 from facetask.report.format import DASH, duration, number, percent, plus_minus
 from facetask.report.metrics import column_label, metric_text, style, unit_of
 from facetask.report.tables import Table

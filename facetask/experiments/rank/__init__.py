@@ -1,0 +1,1 @@
+"""``facetask rank``: which base network, and which tap, for which task, without training."""
