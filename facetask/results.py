@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from facetask.errors import RunDirError
+from facetask.json_record import read_record
 
 FORMAT_VERSION = 1
 
@@ -323,30 +323,13 @@ class Results(_Result):
 FinetuneResult.model_rebuild()
 
 
-def write_results(results: Results, path: Path) -> None:
-    """Write results as indented JSON, whole or not at all.
-
-    Raises:
-        RunDirError: If the file cannot be written.
-    """
-    partial = path.with_suffix(".tmp")
-    try:
-        partial.write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise RunDirError(f"{path}: cannot be written ({error.strerror})") from None
-
-
 def read_results(path: Path) -> Results:
     """Read results back.
 
     Raises:
         RunDirError: If the file is missing or not of this format.
     """
-    try:
-        return Results.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunDirError(f"{path}: not a results file ({error})") from None
+    return read_record(Results, path, "a results file")
 
 
 def json_schema() -> dict[str, Any]:

@@ -91,11 +91,11 @@ class _Run:
     def results(self) -> Results:
         """Do all the work and write its products."""
         from facetask.assemble import assemble
+        from facetask.json_record import write_record
         from facetask.labels_table import labels_table
         from facetask.outcomes import TaskRecord
         from facetask.prepare import prepare, respond
         from facetask.report import write_report
-        from facetask.results import write_results
         from facetask.satellite import seed_of_trial
         from facetask.stage_work import StageWork
 
@@ -120,7 +120,7 @@ class _Run:
             wall_s["total"] = time.perf_counter() - start
             finished = stage == self.until
             results = assemble(self.config, materials, responses, records, self.until, wall_s, finished=finished)
-            write_results(results, self.folder.results_path)
+            write_record(results, self.folder.results_path)
         write_report(results, self.folder.report_path)
         self.reporter.line(f"report: {self.folder.report_path}")
         return results

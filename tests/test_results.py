@@ -16,7 +16,8 @@ import pytest
 from toy_runs import ROOT, Finished, Toy
 
 from facetask import RunDirError
-from facetask.results import json_schema, read_results, write_results
+from facetask.json_record import write_record
+from facetask.results import json_schema, read_results
 
 SCHEMA = ROOT / "docs/results.schema.json"
 
@@ -52,7 +53,7 @@ def test_real_results_have_the_documented_shape(finished: Finished, toy: Toy, tm
 
 
 def test_results_come_back_as_they_were(finished: Finished, tmp_path: Path) -> None:
-    write_results(finished.result.results, tmp_path / "results.json")
+    write_record(finished.result.results, tmp_path / "results.json")
     assert read_results(tmp_path / "results.json") == finished.result.results
     assert read_results(finished.path / "results.json") == finished.result.results
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
@@ -68,5 +69,6 @@ def test_what_is_no_results_file(tmp_path: Path, text: str) -> None:
 def test_results_that_cannot_be_read_or_written(finished: Finished, tmp_path: Path) -> None:
     with pytest.raises(RunDirError, match="not a results file"):
         read_results(tmp_path / "absent.json")
+    (tmp_path / "file").touch()
     with pytest.raises(RunDirError, match="cannot be written"):
-        write_results(finished.result.results, tmp_path / "absent" / "results.json")
+        write_record(finished.result.results, tmp_path / "file" / "results.json")

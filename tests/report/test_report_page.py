@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from facetask.json_record import write_record
 from facetask.report import render_report, write_report
-from facetask.results import Results, read_results, write_results
+from facetask.results import Results, read_results
 
 Make = Callable[..., Results]
 _VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
@@ -296,7 +297,7 @@ def test_the_page_has_a_dark_a_narrow_and_a_print_form(make_results: Make) -> No
 
 def test_write_report_equals_one_from_the_results_file(make_results: Make, tmp_path: Path) -> None:
     results = make_results("gender", stage="prune")
-    write_results(results, tmp_path / "results.json")
+    write_record(results, tmp_path / "results.json")
     write_report(read_results(tmp_path / "results.json"), tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_report(results)
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "report.html"}

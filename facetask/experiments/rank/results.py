@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from facetask.errors import RunDirError
+from facetask.json_record import read_record
 from facetask.results import LabelSummary, Metric, Metrics
 
 
@@ -122,28 +122,10 @@ class RankResults(_Record):
     wall_s: dict[str, float] = Field(description="Seconds of each network's forward passes, of each score, and in all.")
 
 
-def write_rank(results: RankResults, path: Path) -> None:
-    """Write a ranking as indented JSON, whole or not at all.
-
-    Raises:
-        RunDirError: If the file cannot be written.
-    """
-    partial = path.with_suffix(".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise RunDirError(f"{path}: cannot be written ({error.strerror})") from None
-
-
 def read_rank(path: Path) -> RankResults:
     """Read a ranking back.
 
     Raises:
         RunDirError: If the file is missing or not of this format.
     """
-    try:
-        return RankResults.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunDirError(f"{path}: not a ranking ({error})") from None
+    return read_record(RankResults, path, "a ranking")

@@ -22,6 +22,7 @@ from facetask.experiments.rank.config import RankConfig, ScoreChoice
 from facetask.experiments.rank.finetuned import Measured, measured_in
 from facetask.experiments.rank.judged import Judged
 from facetask.experiments.rank.orders import over_networks, over_taps, ranking_of
+from facetask.json_record import write_record
 from facetask.outcomes import over_trials
 from facetask.prepare import prepare, respond
 from facetask.satellite import seed_of_trial
@@ -62,7 +63,7 @@ def rank(
     from facetask.progress import Silent
 
     results = _Ranking(config, plugins or default_manager(), reporter or Silent()).results()
-    shape.write_rank(results, out / "rank.json")
+    write_record(results, out / "rank.json")
     write_rank_page(results, out / "rank.html")
     return results
 

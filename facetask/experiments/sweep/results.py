@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from facetask.errors import RunDirError
+from facetask.json_record import read_record
 from facetask.results import LabelSummary, Metric, Metrics, NetworkCost
 
 FORMAT_VERSION = 1
@@ -68,27 +68,10 @@ class SweepResults(_Record):
     failed: dict[str, str] = Field(description="Combinations that failed, and why.")
 
 
-def write_sweep(results: SweepResults, path: Path) -> None:
-    """Write a sweep's results as indented JSON, whole or not at all.
-
-    Raises:
-        RunDirError: If the file cannot be written.
-    """
-    partial = path.with_suffix(".tmp")
-    try:
-        partial.write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise RunDirError(f"{path}: cannot be written ({error.strerror})") from None
-
-
 def read_sweep(path: Path) -> SweepResults:
     """Read a sweep's results back.
 
     Raises:
         RunDirError: If the file is missing or not of this format.
     """
-    try:
-        return SweepResults.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunDirError(f"{path}: not a sweep's results ({error})") from None
+    return read_record(SweepResults, path, "a sweep's results")

@@ -17,7 +17,8 @@ from facetask.experiments.config import RunTemplate
 from facetask.experiments.parallel import default_jobs, in_parallel
 from facetask.experiments.sweep.config import Combination, SweepConfig, checked_configs, combinations
 from facetask.experiments.sweep.networks import Finished, on_validation, swept_task
-from facetask.experiments.sweep.results import SweepResults, write_sweep
+from facetask.experiments.sweep.results import SweepResults
+from facetask.json_record import write_record
 from facetask.plugin_manager import PluginManager
 from facetask.report.format import duration
 from facetask.results import read_results
@@ -118,7 +119,7 @@ class _Sweep:
             jobs = self._with_shared(todo)
             self._run(jobs, len(self.combinations) - len(jobs))
         results = self._collected()
-        write_sweep(results, self.out / "sweep.json")
+        write_record(results, self.out / "sweep.json")
         for written in write_sweep_page(results, self.out):
             self.reporter.line(str(written))
         return results
