@@ -117,7 +117,7 @@ def _task(
         regress=_regress(record),
         curve=curves,
         responses=_responses(config, record, curves, responses) if curves else [],
-        prune=_prune(record) if first.prune else None,
+        prune=_prune(record, config.prune.budget) if first.prune else None,
         finetune=_finetune(record) if first.finetune else None,
         slices=measured_slices(materials.slices, record, config.seed),
         wall_s={stage: sum(trial.wall_s[stage] for trial in record.trials) for stage in stages},
@@ -190,7 +190,7 @@ def _tap_curve(config: RunConfig, tap: str, trials: list[Curve], n_filters: int)
     )
 
 
-def _prune(record: TaskRecord) -> shape.PruneResult:
+def _prune(record: TaskRecord, budget: float | None) -> shape.PruneResult:
     """Return the reported trial's pruned network and the metrics over the trials."""
     trials = [trial.prune for trial in record.trials if trial.prune is not None]
     pruned = trials[0]
@@ -208,6 +208,7 @@ def _prune(record: TaskRecord) -> shape.PruneResult:
             for group in pruned.groups
             if group.curve is not None and group.knee is not None
         ],
+        budget=budget,
         params=cost.params,
         macs=cost.macs,
         size_bytes=cost.size_bytes,

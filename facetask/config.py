@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 _DEFAULT_SELECTOR = "lasso"
+_DEFAULT_BUDGET = 0.25
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -290,6 +291,11 @@ class PruneConfig(_Section):
         if self.macs is not None and self.below_cut != "need":
             raise ValueError("macs is the budget of below_cut: need; set that, or leave macs out")
         return self
+
+    @property
+    def budget(self) -> float | None:
+        """The share of the base network's MACs that need may choose within; None where the label chooses."""
+        return (self.macs or _DEFAULT_BUDGET) if self.below_cut == "need" else None
 
 
 _LEARNING_RATES = {"scaled-adamw": 1e-2, "adamw": 1.5e-4, "sgd": 1e-3}

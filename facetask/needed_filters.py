@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from facetask.config import PruneConfig
     from facetask.surgery import ChannelGraph
 
-DEFAULT_BUDGET = 0.25
 IMAGES = 256
 
 
@@ -36,7 +35,8 @@ def choose_needed(
     cut = graph.taps[-1]
     curves = [trial.curves.taps[cut.name] for trial in trials]
     choice = choose(curves, cut.n_filters, settings)
-    share = settings.macs or DEFAULT_BUDGET
+    share = settings.budget
+    assert share is not None
     needed = graph.needed({cut.name: choice.support}, images, share * base_macs)
     keep: dict[str, NDArray[np.intp]] = {}
     choices = []

@@ -133,6 +133,11 @@ class PruneResult(_Result):
     kept: dict[str, int] = Field(description="Filters kept at each tap up to the cut.")
     full: dict[str, int] = Field(description="Filters that each of these taps had.")
     groups: list[GroupCurve]
+    budget: float | None = Field(
+        default=None,
+        description="Share of the base network's MACs within which need chose what is kept below the cut; null: the "
+        "label chose.",
+    )
     params: int
     macs: int
     size_bytes: int

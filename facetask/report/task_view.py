@@ -10,7 +10,17 @@ from typing import TypeVar
 from markupsafe import Markup
 
 from facetask.report import confusion, figures, panels, response, stability
-from facetask.report.format import DASH, count, duration, human_bytes, human_count, is_number, ordinal, reduction
+from facetask.report.format import (
+    DASH,
+    count,
+    duration,
+    human_bytes,
+    human_count,
+    is_number,
+    ordinal,
+    percent,
+    reduction,
+)
 from facetask.report.labels_view import LabelsView, labels_view
 from facetask.report.marks import WIDTH
 from facetask.report.metrics import column_label, main_metric, metric_text, style, unit_of
@@ -92,6 +102,7 @@ class TaskView:
     slices: SlicesView | None
     conv_note: str
     macs_note: str
+    budget: str
     layers: Table
     groups: Table | None
     trials: Table
@@ -147,6 +158,7 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         slices=slices_view(task, figure_twice(slices_figure, task)),
         conv_note=reduction(prune.conv_size_reduction) if prune else "",
         macs_note=prune.macs_note if prune else "",
+        budget=percent(prune.budget, decimals=0) if prune and prune.budget is not None else "",
         layers=layers_table(task),
         groups=groups_table(prune) if prune and prune.groups else None,
         trials=trials_table(task, main),

@@ -183,7 +183,7 @@ def prune(
     split = trials[0].split
     shape = network.preprocessing.input_shape
     cost_base = network_cost(network.module, shape)
-    if settings.below_cut == "need":
+    if settings.budget is not None:
         assert images is not None
         wanted, groups = choose_needed(graph, trials, settings, images, cost_base.macs)
     else:
