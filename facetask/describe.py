@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from facetask.progress import Reporter
     from facetask.records import FaceData
     from facetask.satellite import Satellite
-    from facetask.splits import Split
 
 N_BINS = 10
 
