@@ -46,9 +46,9 @@ def sweep(
     """Run every combination of thresholds, cuts and selectors: what a smaller network costs in accuracy."""
     from facetask.errors import RunDirError
     from facetask.experiments.config import load_experiment
-    from facetask.experiments.sweep import failures, run_sweep
-    from facetask.experiments.sweep_config import SweepConfig
-    from facetask.experiments.target import chosen_lines, parse_target
+    from facetask.experiments.sweep.config import SweepConfig
+    from facetask.experiments.sweep.run import failures, run_sweep
+    from facetask.experiments.sweep.target import chosen_lines, parse_target
     from facetask.progress import Console
 
     targets = [parse_target(text) for text in target or ()]
@@ -94,9 +94,9 @@ def rank(
     """Rank base networks and their taps for a run's tasks, without training any."""
     from facetask.context import run_context
     from facetask.experiments.config import load_experiment
-    from facetask.experiments.rank import rank as rank_networks
-    from facetask.experiments.rank_config import RankConfig
-    from facetask.experiments.rank_page import rank_lines
+    from facetask.experiments.rank.config import RankConfig
+    from facetask.experiments.rank.page import rank_lines
+    from facetask.experiments.rank.run import rank as rank_networks
     from facetask.progress import Console
 
     plugins, reporter = plugin_manager(plugins_dir), Console()
@@ -111,7 +111,51 @@ def rank(
     print(f"page: {folder / 'rank.html'}")
 
 
-_EXPERIMENTS: tuple[Callable[..., None], ...] = (pretrain, sweep, compare, rank)
+def transfer(
+    config: Annotated[Path, typer.Argument(help="The comparison's YAML file.", metavar="CONFIG")],
+    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    override: Override = None,
+    force: Force = False,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Compare regression with transfer learning: the same images, split and network, accuracy and wall time."""
+    from facetask.experiments.config import load_experiment
+    from facetask.experiments.transfer.config import TransferConfig
+    from facetask.experiments.transfer.page import transfer_lines
+    from facetask.experiments.transfer.run import transfer as compare_methods
+    from facetask.progress import Console
+
+    loaded = load_experiment(config, TransferConfig, override or ())
+    folder = out if out is not None else Path("runs") / config.stem
+    results = compare_methods(loaded, folder, force=force, plugins=plugin_manager(plugins_dir), reporter=Console())
+    for line in transfer_lines(results):
+        print(line)
+    print(f"page: {folder / 'transfer.html'}")
+
+
+def ablate(
+    config: Annotated[Path, typer.Argument(help="The table's YAML file.", metavar="CONFIG")],
+    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    override: Override = None,
+    force: Force = False,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Measure what each part of pruning is worth, and what other criteria give, at equal MACs."""
+    from facetask.experiments.config import load_experiment
+    from facetask.experiments.pruning_table.config import PruningTableConfig
+    from facetask.experiments.pruning_table.page import pruning_lines
+    from facetask.experiments.pruning_table.run import run_pruning_table
+    from facetask.progress import Console
+
+    loaded = load_experiment(config, PruningTableConfig, override or ())
+    folder = out if out is not None else Path("runs") / config.stem
+    plugins = plugin_manager(plugins_dir)
+    results = run_pruning_table(loaded, folder, force=force, plugins=plugins, reporter=Console())
+    for line in pruning_lines(results):
+        print(line)
+
+
+_EXPERIMENTS: tuple[Callable[..., None], ...] = (pretrain, sweep, compare, rank, transfer, ablate)
 
 
 def add_experiments(app: typer.Typer) -> None:

@@ -1,0 +1,290 @@
+"""The networks of one task and trial: each source's, at the run's cut and at equal MACs."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facetask.cost import network_cost
+from facetask.errors import ConfigError
+from facetask.experiments.pruning_table.rivals import TaskGradients, prune_by_rival
+from facetask.heads import Head, fit_head
+from facetask.keep_sets import TrialCurves, choose_keep_sets
+from facetask.needed_filters import IMAGES as IMAGES_FOR_NEEDS
+from facetask.needed_filters import choose_needed
+from facetask.report.format import number
+from facetask.responses import Responses, forward_responses
+from facetask.stages.curve import Chooser, Curves
+from facetask.stages.prune import choose_cut
+from facetask.task_network import TaskNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from facetask.config import PruneConfig
+    from facetask.experiments.pruning_table.config import PruningTableConfig
+    from facetask.experiments.pruning_table.rivals import Criterion
+    from facetask.experiments.pruning_table.variants import Source
+    from facetask.outcomes import TaskRecord
+    from facetask.results import NetworkCost
+    from facetask.stage_work import StageWork
+    from facetask.surgery import ChannelGraph
+
+    KeepSets = Mapping[str, NDArray[np.intp]]
+
+DEFAULT_IMAGES = 256
+CLOSE_ENOUGH = 0.01
+SMALLEST_THRESHOLD, HALVINGS, TRIES = 1e-5, 14, 4
+
+
+@dataclass(frozen=True)
+class Carved:
+    """A network that is not trained yet.
+
+    Attributes:
+        network: Its backbone and a head that is none yet.
+        filters: Filters of the cut that it has, in the numbering of what it was carved out of; none are told where a
+            rival chose them.
+        keep: Keep set of each tap, likewise.
+        graph: Its channel graph, which shares its tensors; None where a rival carved it.
+        note: What the user should know.
+    """
+
+    network: TaskNetwork
+    filters: NDArray[np.intp]
+    keep: KeepSets
+    graph: ChannelGraph | None
+    note: str = ""
+
+    def copy(self) -> TaskNetwork:
+        """Return the network to be trained."""
+        return copy.deepcopy(self.network)
+
+
+class Carver:
+    """Carves the networks of one task and trial, each when it is first asked for.
+
+    Attributes:
+        work: The task and trial.
+        cut: The run's cut.
+        graph: The base network's graph, cut there.
+        settings: How the run prunes.
+        wall_s: How long carving each source's network took, in seconds.
+    """
+
+    def __init__(self, work: StageWork, record: TaskRecord, table: PruningTableConfig) -> None:
+        regression = record.trials[work.trial].regress
+        assert regression is not None
+        self.work, self._record, self._table = work, record, table
+        self.base = work.materials.network
+        self.settings: PruneConfig = work.config.prune
+        self.cut = choose_cut(regression, self.settings.cut, self.base.graph)
+        self.graph = self.base.graph.cut(self.cut)
+        self.shape = self.base.preprocessing.input_shape
+        self._carved: dict[Source, Carved] = {}
+        self.wall_s: dict[Source, float] = {}
+
+    def carved(self, source: Source) -> Carved:
+        """Return a source's network.
+
+        Raises:
+            FacetaskError: If it cannot be had.
+        """
+        if source not in self._carved:
+            made: dict[Source, Callable[[], Carved]] = {
+                "unpruned": self._unpruned,
+                "sliced": lambda: self._by_keep_sets(self._by_label, None),
+                "label": lambda: self._by_keep_sets(self._by_label, self.images(self._reconstruct)),
+                "need": self._by_need,
+                "magnitude": lambda: self._by_rival("magnitude"),
+                "taylor": lambda: self._by_rival("taylor"),
+            }
+            start = time.perf_counter()
+            self._carved[source] = made[source]()
+            self.wall_s[source] = time.perf_counter() - start
+        return self._carved[source]
+
+    @cached_property
+    def base_cost(self) -> NetworkCost:
+        """What the whole base network costs."""
+        return network_cost(self.base.module, self.shape)
+
+    @cached_property
+    def whole_head(self) -> Head:
+        """The head on all of the cut's filters: the unpruned regression."""
+        return fit_head(self.work.responses.tap(self.cut), self.work.task, self.work.split)
+
+    @property
+    def budget(self) -> int:
+        """The MACs that pruned networks shall have."""
+        share = self.share
+        return round(share * self.base_cost.macs) if share is not None else self._label_macs
+
+    @property
+    def share(self) -> float | None:
+        """The budget that is given, as a share of the base network's MACs."""
+        return self._table.macs if self._table.macs is not None else self.settings.macs
+
+    @cached_property
+    def _label_macs(self) -> int:
+        """What the label leaves at the run's own rule."""
+        return self._macs(self._by_label[0])
+
+    @cached_property
+    def _by_label(self) -> tuple[KeepSets, str]:
+        """What the label keeps, and at which threshold, where that was searched for.
+
+        Raises:
+            ConfigError: If the rule has no threshold by which a budget could be met.
+        """
+        if self.share is None:
+            return self._label_keep(self.settings), ""
+        if self.settings.knee != "threshold":
+            raise ConfigError(
+                f"macs: the run's prune.knee is {str(self.settings.knee)!r}, which has no threshold that could meet a "
+                "budget; leave macs out, or take knee: threshold"
+            )
+        budget = self.budget
+        low, high = float(np.log(SMALLEST_THRESHOLD)), 0.0
+        found: list[tuple[float, float, KeepSets]] = []
+
+        def macs_at(threshold: float) -> int:
+            keep = self._label_keep(self.settings.model_copy(update={"threshold": threshold}))
+            macs = self._macs(keep)
+            found.append((abs(macs - budget), threshold, keep))
+            return macs
+
+        if macs_at(1.0) < budget < macs_at(SMALLEST_THRESHOLD):  # else nothing comes nearer than these two
+            for _ in range(HALVINGS):
+                middle = (low + high) / 2
+                low, high = (low, middle) if macs_at(float(np.exp(middle))) < budget else (middle, high)
+                if found[-1][0] <= CLOSE_ENOUGH * budget:
+                    break
+        _, threshold, keep = min(found, key=lambda each: each[0])
+        return keep, f"threshold {number(threshold, significant=2)}, which comes nearest to the budget"
+
+    def _label_keep(self, settings: PruneConfig) -> KeepSets:
+        """Return what the label keeps by a rule."""
+        settings = settings.model_copy(update={"below_cut": "label", "macs": None})
+        wanted, _ = choose_keep_sets(
+            self.graph, self.base.follows, self.work.responses, self.work.task, self._trials, settings
+        )
+        return self.graph.resolve(wanted)
+
+    def _by_keep_sets(self, chosen: tuple[KeepSets, str], images: Tensor | None) -> Carved:
+        """Return the network with what the label keeps."""
+        keep, note = chosen
+        return self.keeping(self.graph, keep, images, note)
+
+    def _unpruned(self) -> Carved:
+        """Return the cut network with all its filters, which shares nothing with the base network."""
+        return self.keeping(self.graph, _everything(self.graph))
+
+    def _by_need(self) -> Carved:
+        """Return the network that keeps what the layers above need."""
+        return self.prune_further(self.graph, self._trials, self.budget)
+
+    def prune_further(self, graph: ChannelGraph, trials: Sequence[TrialCurves], budget: float) -> Carved:
+        """Return what need keeps of a graph that ends at the cut; the numbering is that graph's.
+
+        What need keeps may cost less than it is given, or a little more; then it is given more, or less.
+        """
+        given, before = float(budget), 0
+        best: tuple[float, KeepSets] | None = None
+        images, update = self.images(IMAGES_FOR_NEEDS), {"below_cut": "need"}
+        for _ in range(TRIES):
+            settings = self.settings.model_copy(update={**update, "macs": given / self.base_cost.macs})
+            wanted, _ = choose_needed(graph, trials, settings, images, self.base_cost.macs)
+            keep = graph.resolve(wanted)
+            macs = self._macs(keep, graph)
+            if best is None or abs(macs - budget) < best[0]:
+                best = abs(macs - budget), keep
+            if best[0] <= CLOSE_ENOUGH * budget or macs == before:
+                break
+            given, before = given * budget / macs, macs
+        assert best is not None
+        return self.keeping(graph, best[1], self.images(self._reconstruct))
+
+    def keeping(self, graph: ChannelGraph, keep: KeepSets, images: Tensor | None = None, note: str = "") -> Carved:
+        """Return the network of a graph that ends at the cut with some keep sets only, reconstructed on images."""
+        pruned, filters = graph.pruned(keep, images), keep[self.cut]
+        network = TaskNetwork(pruned.module(), len(filters), self.work.task.targets.shape[1]).eval()
+        return Carved(network, filters, keep, pruned, note)
+
+    def _by_rival(self, criterion: Criterion) -> Carved:
+        """Return the network that Torch-Pruning carves."""
+        network = self.carved("unpruned").copy()
+        network.set_head(self.whole_head.model)
+        work, task = self.work, self.work.task
+        loss = task.kind.choose_loss(work.config.finetune.loss if work.config.finetune is not False else "auto")
+        rows = np.random.default_rng(work.seed).permutation(work.split.train)[: self._table.taylor_images]
+        gradients = TaskGradients(task, work.split, loss, work.materials.loader, rows)
+        smaller = prune_by_rival(network, criterion, self.budget, self.shape, gradients)
+        left = TaskNetwork(smaller.backbone, smaller.head.in_features, smaller.head.out_features).eval()
+        return Carved(left, np.zeros(0, dtype=np.intp), {}, None)
+
+    def trained_graph(self, carved: Carved, network: TaskNetwork) -> ChannelGraph:
+        """Return the graph of a carved network with the weights that training gave a copy of it."""
+        assert carved.graph is not None
+        graph = carved.graph.pruned(_everything(carved.graph))
+        graph.module().load_state_dict(network.backbone.state_dict())
+        return graph
+
+    def curves_on(self, graph: ChannelGraph, x: NDArray[np.float32]) -> TrialCurves:
+        """Return the cut's curve, drawn again on a network's responses there, ``(n_images, n_filters)``."""
+        chooser = self._chooser(self.work.seed, graph)
+        responses = Responses(x, {self.cut: slice(0, x.shape[1])})
+        drawn = chooser.curve(responses, (self.cut,), np.arange(x.shape[1]), self.work.task, self.work.split)
+        return TrialCurves(self.work.split, Curves({self.cut: drawn}), chooser)
+
+    def forward(self, backbone: nn.Module) -> NDArray[np.float32]:
+        """Return a backbone's pooled responses for all labelled images, ``(n_images, n_filters)``."""
+        return forward_responses(backbone, self.work.materials.loader, self.work.task.labelled.nonzero()[0])
+
+    def images(self, n: int) -> Tensor:
+        """Return normalised training images, those on which the run's own pruning would look."""
+        rows = np.random.default_rng(self.work.seed).permutation(self.work.split.train)[:n]
+        ((_, inputs),) = self.work.materials.loader.batches(rows, [np.arange(len(rows))])
+        return inputs
+
+    @property
+    def _reconstruct(self) -> int:
+        """On how many images reconstruction looks; where the run has none, as many as by default."""
+        return self.settings.reconstruct or DEFAULT_IMAGES
+
+    @cached_property
+    def _trials(self) -> list[TrialCurves]:
+        """This trial's curves, then those of the others, as the prune stage takes them."""
+        order = [self.work.trial, *(t for t in range(self.work.config.trials) if t != self.work.trial)]
+        found = []
+        for trial in order:
+            work, outcomes = replace(self.work, trial=trial), self._record.trials[trial]
+            assert outcomes.curve is not None
+            found.append(TrialCurves(work.split, outcomes.curve, self._chooser(work.seed, None), outcomes.group_curves))
+        return found
+
+    def _chooser(self, seed: int, graph: ChannelGraph | None) -> Chooser:
+        """Return the selector for a trial's seed, with the weights of the base network or of another graph."""
+        selector, config = self.work.materials.selector, self.work.config
+        network = self.base if graph is None else replace(self.base, graph=graph, module=graph.module())
+        weights = network.filter_weights() if "weights" in selector.needs else {}
+        bootstrap = config.curve.bootstrap if self.settings.stable is not None else 0
+        return Chooser(selector, config.selector.params, weights, seed, config.curve.refit, bootstrap)
+
+    def _macs(self, keep: KeepSets, graph: ChannelGraph | None = None) -> int:
+        """Return the MACs of the network with some keep sets and a head."""
+        return network_cost(self.keeping(graph or self.graph, keep).network, self.shape).macs
+
+
+def _everything(graph: ChannelGraph) -> dict[str, NDArray[np.intp]]:
+    """Return keep sets that drop nothing."""
+    return {tap.name: np.arange(tap.n_filters) for tap in graph.taps}

@@ -1,0 +1,282 @@
+"""One variant in one trial: its network is given a head, trained where the row says so, and measured."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from facetask.config import FinetuneConfig
+from facetask.cost import network_cost
+from facetask.experiments.pruning_table.carved import Carved, Carver
+from facetask.experiments.pruning_table.results import VariantTrial
+from facetask.experiments.pruning_table.rivals import installed_version
+from facetask.experiments.pruning_table.variants import RIVALS, VARIANTS
+from facetask.heads import fit_head
+from facetask.keep_sets import needs_all_trials
+from facetask.regression import LinearModel
+from facetask.report.format import NBSP, duration, number, percent
+from facetask.report.metrics import style
+from facetask.satellite import to_finite
+from facetask.trainer import Teacher
+from facetask.training import train
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from facetask.experiments.pruning_table.config import PruningTableConfig
+    from facetask.experiments.pruning_table.variants import Variant
+    from facetask.progress import Reporter
+    from facetask.rundir import RunDir
+    from facetask.task_kind import Decision
+    from facetask.task_network import TaskNetwork
+    from facetask.training_file import TrainingFile
+
+_UNPRUNED = "unpruned-finetuned.network"
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a network is worth: metrics on validation and test, and the epochs that it was trained for."""
+
+    validation: dict[str, float]
+    test: dict[str, float]
+    epochs: int = 0
+    best_epoch: int | None = None
+
+
+class Measurer:
+    """Measures the variants of one task and trial, each stored when it is done.
+
+    Attributes:
+        carver: Carves their networks.
+    """
+
+    def __init__(self, carver: Carver, table: PruningTableConfig, folder: RunDir, reporter: Reporter) -> None:
+        self.carver, self._table, self._folder, self._reporter = carver, table, folder, reporter
+        self._work = carver.work
+
+    def measured(self, variant: Variant) -> VariantTrial:
+        """Return a variant's result, from the folder where it is finished.
+
+        Raises:
+            FacetaskError: If its network cannot be had.
+        """
+        name, trial, stage = self._work.task.spec.name, self._work.trial, variant.name
+        depends = self.dependencies(variant)
+        stored, changed = self._folder.load_stage(name, trial, stage, depends)
+        if stored is not None:
+            return VariantTrial.model_validate(stored["result"])
+        if changed:
+            self._reporter.line(f"{stage} {name}, trial {trial}: computed again, changed: {changed}")
+        found = self._measure(variant, depends)
+        self._folder.save_stage(name, trial, stage, depends, found.model_dump(mode="json"), found.wall_s)
+        self._reporter.line(self._told(variant, found))
+        return found
+
+    def dependencies(self, variant: Variant) -> dict[str, Any]:
+        """Return everything that a row's result depends on, by the names that a user knows."""
+        config, pruned = self._work.config, variant.source != "unpruned"
+        prune = config.prune.model_dump(mode="json")
+        depends = {
+            **self._work.dependencies("curve"),
+            "prune": prune if pruned else {"cut": prune["cut"]},
+            "variant": [variant.source, variant.step],
+        }
+        if pruned:
+            depends["macs"] = self.carver.share
+        if pruned and needs_all_trials(config.prune):
+            depends["trials"] = config.trials
+        if variant.is_trained:
+            depends["finetune"] = self._settings(variant).model_dump(mode="json")
+        if variant.source == "rounds":
+            depends["rounds"] = self._table.rounds
+        if variant.source in RIVALS:
+            depends["torch_pruning"] = installed_version()
+        if variant.source == "taylor":
+            depends["taylor_images"] = self._table.taylor_images
+        return depends
+
+    def _measure(self, variant: Variant, depends: dict[str, Any]) -> VariantTrial:
+        """Carve, train and measure."""
+        carver, rounds = self.carver, variant.source == "rounds"
+        carved = carver.carved("unpruned" if rounds else variant.source)
+        start, saved = time.perf_counter(), self._file(variant.name, depends)
+        if rounds:
+            carved, outcome = self._rounds(variant, depends)
+        elif variant.step == "head sliced":
+            outcome = self._with_sliced_head(carved)
+        elif variant.is_trained:
+            outcome, network = self._trained(carved, variant, self._teacher(variant, carved), saved)
+            if variant.source == "unpruned" and any(VARIANTS[name].source == "rounds" for name in self._table.variants):
+                self._leave(network, outcome.epochs, depends)
+        else:
+            outcome = self._with_fitted_head(carved)
+        cost = network_cost(carved.network, carver.shape)
+        found = VariantTrial(
+            trial=self._work.trial,
+            seed=self._work.seed,
+            cut=carver.cut,
+            budget=cost.macs if variant.source == "unpruned" else carver.budget,
+            cost=cost,
+            validation=to_finite(outcome.validation),
+            test=to_finite(outcome.test),
+            epochs=outcome.epochs,
+            best_epoch=outcome.best_epoch,
+            wall_s=carver.wall_s.get(variant.source, 0.0) + saved.earlier_s + time.perf_counter() - start,
+            notes=[carved.note] if carved.note else [],
+        )
+        saved.remove()
+        return found
+
+    def _with_sliced_head(self, carved: Carved) -> _Outcome:
+        """Measure with what is left of the unpruned regression: nothing is fitted, no threshold learned."""
+        head, split, kind = self.carver.whole_head, self._work.split, self._work.task.kind
+        model = LinearModel(coef=head.model.coef[carved.filters], intercept=head.model.intercept)
+        x = self.carver.forward(carved.network.backbone)
+        validation, test = (kind.activate(model.predict(x[rows])) for rows in (split.validation, split.test))
+        return self._outcome(validation, test, head.predicted.decision)
+
+    def _with_fitted_head(self, carved: Carved) -> _Outcome:
+        """Measure with a head fitted on the network's own responses; the unpruned network's are known."""
+        if carved is self.carver.carved("unpruned"):
+            head = self.carver.whole_head
+        else:
+            head = fit_head(self.carver.forward(carved.network.backbone), self._work.task, self._work.split)
+        return _Outcome(head.metrics_validation, head.metrics)
+
+    def _trained(
+        self, carved: Carved, variant: Variant, teacher: Teacher | None, saved: TrainingFile | None
+    ) -> tuple[_Outcome, TaskNetwork]:
+        """Train a copy of a carved network and measure it; return it with its outputs in the label's unit."""
+        work, network = self._work, carved.copy()
+        start = None
+        if variant.step != "from scratch":
+            head = fit_head(self.carver.forward(network.backbone), work.task, work.split)
+            network.set_head(head.model)
+            start = head.gentle
+        settings = self._settings(variant)
+        trained = train(
+            network,
+            work.task,
+            work.split,
+            settings,
+            work.materials.loader,
+            work.seed,
+            start=start,
+            teacher=teacher,
+            saved=saved,
+            reporter=self._reporter,
+        )
+        if len(trained.epochs) - 1 < settings.epochs:
+            self._reporter.warn(f"{variant.name}: training diverged after {len(trained.epochs) - 1} epochs")
+        test = trained.predict(work.split.test)
+        network.scale_outputs(trained.unit)
+        outcome = self._outcome(trained.validation, test, epochs=len(trained.epochs) - 1, best=trained.best_epoch)
+        return outcome, network
+
+    def _rounds(self, variant: Variant, depends: dict[str, Any]) -> tuple[Carved, _Outcome]:
+        """Prune the finetuned network a part of the way, finetune it, draw its curve again, and so on to the budget."""
+        carver, rounds = self.carver, self._table.rounds
+        carved, (network, epochs) = carver.carved("unpruned"), self._finetuned_unpruned()
+        macs, kept = network_cost(carved.network, carver.shape).macs, carved.filters
+        taught = carver.forward(network.backbone) if variant.step == "distilled" else None
+        outcome, files = None, []
+        for done in range(1, rounds + 1):
+            graph = carver.trained_graph(carved, network)
+            files += [self._file(f"{variant.name}.{done}", depends), self._file(f"{variant.name}.{done}-done", depends)]
+            finished = files[-1].load()
+            if finished is not None:
+                carved = carver.keeping(graph, {tap: own.numpy() for tap, own in finished["keep"].items()})
+                network = carved.copy()
+                network.load_state_dict(finished["network"])
+                kept, epochs = kept[carved.filters], finished["epochs"]
+                continue
+            curves = carver.curves_on(graph, carver.forward(network.backbone))
+            carved = carver.prune_further(graph, [curves], macs * (carver.budget / macs) ** (done / rounds))
+            kept = kept[carved.filters]
+            teacher = None if taught is None else Teacher.of(taught[:, kept], self._work.split)
+            outcome, network = self._trained(carved, variant, teacher, files[-2])
+            epochs += outcome.epochs
+            if done < rounds:
+                keep = {tap: torch.from_numpy(own) for tap, own in carved.keep.items()}
+                state = {"network": network.state_dict(), "keep": keep, "epochs": epochs, "wall_s": 0.0}
+                files[-1].save(state)
+        assert outcome is not None  # the last round is never stored
+        for file in files:
+            file.remove()
+        return carved, replace(outcome, epochs=epochs)
+
+    def _finetuned_unpruned(self) -> tuple[TaskNetwork, int]:
+        """Return the finetuned unpruned network and its epochs, from the folder where its own row has left it."""
+        variant = VARIANTS["unpruned-finetuned"]
+        carved, depends = self.carver.carved("unpruned"), self.dependencies(variant)
+        state = self._file(_UNPRUNED, depends).load()
+        if state is not None:
+            network = carved.copy()
+            network.load_state_dict(state["network"])
+            return network, int(state["epochs"])
+        training = self._file(variant.name, depends)
+        outcome, network = self._trained(carved, variant, None, training)
+        self._leave(network, outcome.epochs, depends)
+        training.remove()
+        return network, outcome.epochs
+
+    def _leave(self, network: TaskNetwork, epochs: int, depends: dict[str, Any]) -> None:
+        """Leave the finetuned unpruned network to those rows that start from it."""
+        state = {"network": network.state_dict(), "epochs": epochs, "wall_s": 0.0}
+        self._file(_UNPRUNED, depends).save(state)
+
+    def _outcome(
+        self,
+        validation: NDArray[np.float64],
+        test: NDArray[np.float64],
+        decision: Decision | None = None,
+        *,
+        epochs: int = 0,
+        best: int | None = None,
+    ) -> _Outcome:
+        """Measure predictions; unless there is a decision, it is learned on validation."""
+        task, split = self._work.task, self._work.split
+        scale = task.kind.scale(task.targets[split.train])
+        decision = task.kind.learn(validation, task.values[split.validation]) if decision is None else decision
+        return _Outcome(
+            task.kind.metrics(validation, task.values[split.validation], decision, scale),
+            task.kind.metrics(test, task.values[split.test], decision, scale),
+            epochs,
+            best,
+        )
+
+    def _teacher(self, variant: Variant, carved: Carved) -> Teacher | None:
+        """Return the base network's responses of the kept filters, where the row is held to them."""
+        if variant.step != "distilled":
+            return None
+        return Teacher.of(self._work.responses.tap(self.carver.cut)[:, carved.filters], self._work.split)
+
+    def _settings(self, variant: Variant) -> FinetuneConfig:
+        """Return how a row is trained: as the run says, but for what the row is about."""
+        given = self._work.config.finetune
+        assert given is not False
+        update = {
+            "start": "scratch" if variant.step == "from scratch" else "pruned",
+            "distill": self._table.distill if variant.step == "distilled" else 0.0,
+        }
+        return FinetuneConfig(**{**given.model_dump(exclude_unset=True), **update})
+
+    def _file(self, stage: str, depends: dict[str, Any]) -> TrainingFile:
+        """Return where a training, or a network that others start from, is saved."""
+        return self._folder.training_file(self._work.task.spec.name, self._work.trial, stage, depends)
+
+    def _told(self, variant: Variant, found: VariantTrial) -> str:
+        """Return one line that says what was found."""
+        main = self._work.task.kind.main_metric
+        value = number(found.test[main], significant=4)
+        share = found.cost.macs / self.carver.base_cost.macs
+        told = (
+            f"{self._work.task.spec.name}, trial {found.trial} | {variant.label}: {style(main).label} {value} on test, "
+            f"{percent(share)} of the MACs ({duration(found.wall_s)})"
+        )
+        return told.replace(NBSP, " ")
