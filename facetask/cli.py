@@ -54,7 +54,6 @@ plugins_app = typer.Typer(help="List, check and start plugins.", no_args_is_help
 app.add_typer(plugins_app, name="plugins")
 data_app = typer.Typer(help="Look at a run's data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-add_experiments(app)
 
 
 def main() -> None:
@@ -280,3 +279,6 @@ def _run(
     loaded = load(config, override, plugins)
     folder = out if out is not None else Path("runs") / config.stem
     run_config(loaded, folder, until=until, force=force, plugins=plugins, reporter=Console())
+
+
+add_experiments(app)  # after the commands for one run, so that help lists these first

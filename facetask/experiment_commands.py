@@ -161,4 +161,4 @@ _EXPERIMENTS: tuple[Callable[..., None], ...] = (pretrain, sweep, compare, rank,
 def add_experiments(app: typer.Typer) -> None:
     """Add every experiment's command."""
     for command in _EXPERIMENTS:
-        app.command()(command)
+        app.command(rich_help_panel="Experiments over whole runs")(command)
