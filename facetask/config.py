@@ -498,12 +498,12 @@ def _validated(document: Document, base: Path, plugins: PluginLookup | None) -> 
     return _completed(config, params)
 
 
-def validated(document: Document, base: Path, model: type[_Model]) -> _Model:
+def validated(document: Document, base: Path, model: type[_Model], context: Mapping[str, Any] | None = None) -> _Model:
     """Return what a document without plugins holds as a model, or raise ConfigError with all its problems."""
     document = document.expanded(os.environ)
     found, problems = None, []
     try:
-        found = model.model_validate_json(json.dumps(document.value), context={"base": base})
+        found = model.model_validate_json(json.dumps(document.value), context={"base": base, **(context or {})})
     except ValidationError as error:
         problems = _problems(error, model, document.value, ())
     document.raise_problems(problems)

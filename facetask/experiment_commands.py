@@ -155,7 +155,53 @@ def ablate(
         print(line)
 
 
-_EXPERIMENTS: tuple[Callable[..., None], ...] = (pretrain, sweep, compare, rank, transfer, ablate)
+def matrix(
+    config: Annotated[Path, typer.Argument(help="The matrix's YAML file.", metavar="CONFIG")],
+    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    override: Override = None,
+    force: Force = False,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Show how much of every satellite task each primary task's base network knows, against direct training."""
+    from facetask.context import run_context
+    from facetask.experiments.config import load_experiment
+    from facetask.experiments.matrix.config import MatrixConfig
+    from facetask.experiments.matrix.page import matrix_lines
+    from facetask.experiments.matrix.run import matrix as fill_matrix
+    from facetask.progress import Console
+
+    plugins, reporter = plugin_manager(plugins_dir), Console()
+    with run_context(plugins, reporter):
+        loaded = load_experiment(config, MatrixConfig, override or ())
+    folder = out if out is not None else Path("runs") / config.stem
+    results = fill_matrix(loaded, folder, force=force, plugins=plugins, reporter=reporter)
+    for line in matrix_lines(results):
+        print(line)
+    print(f"page: {folder / 'matrix.html'}")
+
+
+def blind(
+    config: Annotated[Path, typer.Argument(help="The blind network's YAML file.", metavar="CONFIG")],
+    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    override: Override = None,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Remove the filters that carry other tasks; measure what probes can still read of them."""
+    from facetask.experiments.blind.config import BlindConfig
+    from facetask.experiments.blind.page import blind_lines
+    from facetask.experiments.blind.run import blind as make_blind
+    from facetask.experiments.config import load_experiment
+    from facetask.progress import Console
+
+    loaded = load_experiment(config, BlindConfig, override or ())
+    folder = out if out is not None else Path("runs") / config.stem
+    results = make_blind(loaded, folder, plugins=plugin_manager(plugins_dir), reporter=Console())
+    for line in blind_lines(results):
+        print(line)
+    print(f"page: {folder / 'blind.html'}")
+
+
+_EXPERIMENTS: tuple[Callable[..., None], ...] = (pretrain, sweep, compare, rank, transfer, ablate, matrix, blind)
 
 
 def add_experiments(app: typer.Typer) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import core_schema
@@ -29,10 +29,12 @@ class RunTemplate:
     Attributes:
         source: Its YAML file, or the mapping itself.
         base: The folder from which paths in a mapping count.
+        overrides: ``key.path=value`` each, for a file: what the command line changes in it.
     """
 
     source: Path | Mapping[str, Any]
     base: Path
+    overrides: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -49,7 +51,7 @@ class RunTemplate:
         Raises:
             ConfigError: If anything in it is wrong; all problems are told at once.
         """
-        overrides = [f"{path}={json.dumps(value)}" for path, value in (changes or {}).items()]
+        overrides = [*self.overrides, *(f"{path}={json.dumps(value)}" for path, value in (changes or {}).items())]
         if isinstance(self.source, Path):
             return load_config(self.source, overrides, plugins=plugins)
         return config_from_dict(self.source, base=self.base, plugins=plugins, overrides=overrides)
@@ -59,9 +61,11 @@ class RunTemplate:
         """Let pydantic take a path or a mapping for it."""
 
         def template(value: Any, info: ValidationInfo) -> RunTemplate:
-            base = (info.context or {}).get("base", Path())
+            context = info.context or {}
+            base = context.get("base", Path())
             if isinstance(value, str) and value:
-                return cls(base / Path(value).expanduser(), base)
+                overrides = context.get("overrides", {}).get(info.field_name, ())
+                return cls(base / Path(value).expanduser(), base, tuple(overrides))
             if isinstance(value, dict):
                 return cls(value, base)
             raise ValueError(f"expected a run's YAML file, or the run itself as a mapping, found {describe(value)}")
@@ -84,9 +88,25 @@ def load_experiment(path: Path | str, model: type[Config], overrides: Sequence[s
     Args:
         path: The YAML file; relative paths in it and in overrides count from its folder.
         model: What it must hold.
-        overrides: ``key.path=value`` each, the value in YAML.
+        overrides: ``key.path=value`` each, the value in YAML. They reach into a run that a file is named for, too:
+            ``run.trials=1``.
 
     Raises:
         ConfigError: If the file cannot be read or anything in it is wrong; all problems are told at once.
     """
-    return validated(load_yaml(path).overridden(overrides), Path(path).parent, model)
+    document = load_yaml(path)
+    own: list[str] = []
+    inner: dict[str, list[str]] = {}
+    for assignment in overrides:
+        key, dot, rest = assignment.strip().partition(".")
+        named = isinstance(document.value, dict) and isinstance(document.value.get(key), str)
+        if dot and named and key in model.model_fields and _takes_a_run(model.model_fields[key].annotation):
+            inner.setdefault(key, []).append(rest)
+        else:
+            own.append(assignment)
+    return validated(document.overridden(own), Path(path).parent, model, {"overrides": inner})
+
+
+def _takes_a_run(annotation: Any) -> bool:
+    """Return whether a field takes a run."""
+    return annotation is RunTemplate or RunTemplate in get_args(annotation)

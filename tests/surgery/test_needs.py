@@ -106,7 +106,7 @@ def test_the_budget_is_kept_to(block: str, share: float) -> None:
         assert torch.allclose(pruned.double()(batch), expected, atol=1e-8)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
+@pytest.mark.parametrize("share", [0.4, 0.6])
 def test_the_choice_loses_less_than_most_random_ones_of_the_same_cost(share: float) -> None:
     network = randomise(Network([("residual", 8), ("plain", 12), ("residual", 12)]), 1)
     graph = cut_graph(network)
