@@ -5,29 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from facetask.errors import RunDirError
+from facetask.whole_file import write_output
 
-Record = TypeVar("Record", bound=BaseModel)
+
+class Record(BaseModel):
+    """What a results file holds, or a part of it: frozen, without unknown keys; what is not a number becomes null."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
 
 
-def write_record(record: BaseModel, path: Path) -> None:
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def write_record(record: Record, path: Path) -> None:
     """Write a record as indented JSON; its folder is made.
 
     Raises:
         RunDirError: If the file cannot be written.
     """
-    partial = path.with_suffix(".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise RunDirError(f"{path}: cannot be written ({error.strerror})") from None
+    write_output(path, record.model_dump_json(indent=2) + "\n")
 
 
-def read_record(model: type[Record], path: Path, what: str) -> Record:
+def read_record(model: type[AnyRecord], path: Path, what: str) -> AnyRecord:
     """Read a record back.
 
     Args:

@@ -9,18 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from facetask.json_record import read_record
+from facetask.json_record import Record, read_record
 
 FORMAT_VERSION = 1
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class Metric(_Result):
+class Metric(Record):
     """One metric on the test split over the trials; ``std`` is the sample standard deviation, 0 for one trial."""
 
     mean: float | None
@@ -33,7 +29,7 @@ Confusion = list[list[int]]
 """Test images of each class or bin (row) taken for each (column), in the reported trial; none for too many classes."""
 
 
-class TapRegression(_Result):
+class TapRegression(Record):
     """One tap's regression: how well its responses predict the task."""
 
     tap: str
@@ -42,7 +38,7 @@ class TapRegression(_Result):
     metrics: Metrics
 
 
-class RegressResult(_Result):
+class RegressResult(Record):
     """Every tap's regression and the best tap, chosen on validation."""
 
     taps: list[TapRegression]
@@ -54,7 +50,7 @@ class RegressResult(_Result):
     confusion: Confusion | None = Field(default=None, description="On the best tap.")
 
 
-class TapCurve(_Result):
+class TapCurve(Record):
     """One tap's characteristic curve in the reported trial."""
 
     tap: str
@@ -70,7 +66,7 @@ class TapCurve(_Result):
     notes: list[str] = Field(default_factory=list)
 
 
-class ResponseBin(_Result):
+class ResponseBin(Record):
     """The images whose labels lie in one interval, five at least."""
 
     label: float = Field(description="Mean label.")
@@ -80,7 +76,7 @@ class ResponseBin(_Result):
     n_images: int
 
 
-class FilterResponse(_Result):
+class FilterResponse(Record):
     """How one filter responds to a continuous label, over all labelled images."""
 
     tap: str
@@ -91,7 +87,7 @@ class FilterResponse(_Result):
     bins: list[ResponseBin] = Field(description="Equally wide intervals of the label, ascending.")
 
 
-class GroupCurve(_Result):
+class GroupCurve(Record):
     """One coupled group's curve below the cut, which decides what its taps keep, in the reported trial."""
 
     taps: list[str]
@@ -102,7 +98,7 @@ class GroupCurve(_Result):
     notes: list[str] = Field(default_factory=list)
 
 
-class CurveResult(_Result):
+class CurveResult(Record):
     """The characteristic curves."""
 
     taps: list[TapCurve]
@@ -116,7 +112,7 @@ class CurveResult(_Result):
     unit: str = Field(description="Unit of every RMSE: the label's, or standard deviations with several outputs.")
 
 
-class NetworkCost(_Result):
+class NetworkCost(Record):
     """What a network costs, at batch 1."""
 
     params: int
@@ -126,7 +122,7 @@ class NetworkCost(_Result):
     size_bytes: int = Field(description="Bytes of all parameters and buffers.")
 
 
-class PruneResult(_Result):
+class PruneResult(Record):
     """The pruned network of the reported trial, and its test metrics over the trials."""
 
     cut: str
@@ -156,7 +152,7 @@ class PruneResult(_Result):
     confusion: Confusion | None = Field(default=None, description="Of the pruned network.")
 
 
-class FinetuneResult(_Result):
+class FinetuneResult(Record):
     """The finetuned network's test metrics over the trials."""
 
     metrics: Metrics
@@ -168,7 +164,7 @@ class FinetuneResult(_Result):
     best_epoch: int
 
 
-class Epoch(_Result):
+class Epoch(Record):
     """One epoch of finetuning."""
 
     epoch: int
@@ -176,7 +172,7 @@ class Epoch(_Result):
     validation_rmse: float | None = Field(description="In the curves' unit; null where training diverged.")
 
 
-class Trial(_Result):
+class Trial(Record):
     """One trial's plain numbers."""
 
     trial: int
@@ -202,7 +198,7 @@ class Trial(_Result):
 SliceStep = Literal["regress", "unpruned", "pruned", "finetuned"]
 
 
-class Subgroup(_Result):
+class Subgroup(Record):
     """One group of a slice: what the task's networks are worth on its test images."""
 
     group: str = Field(description="The column's value, or an interval; `not known` where it is missing.")
@@ -221,14 +217,14 @@ class Subgroup(_Result):
     )
 
 
-class Slice(_Result):
+class Slice(Record):
     """The groups of one column among the test images."""
 
     column: str
     groups: list[Subgroup]
 
 
-class LabelSummary(_Result):
+class LabelSummary(Record):
     """What was predicted, and from which labels."""
 
     kind: Literal["continuous", "binary", "multilabel", "binned", "nominal"]
@@ -248,7 +244,7 @@ class LabelSummary(_Result):
     notes: list[str] = Field(default_factory=list, description="What the source says of them: how far sources agree.")
 
 
-class TaskResult(_Result):
+class TaskResult(Record):
     """One satellite task."""
 
     name: str
@@ -271,14 +267,14 @@ class TaskResult(_Result):
     model: str | None = Field(default=None, description="The saved model's folder, inside the run directory.")
 
 
-class BadImages(_Result):
+class BadImages(Record):
     """Images that could not be read and were left out."""
 
     count: int
     first: list[str]
 
 
-class AlignSummary(_Result):
+class AlignSummary(Record):
     """How faces were brought to where the base network expects them."""
 
     landmarks: Literal["columns", "detect"] = Field(description="Columns of the table, or detected in the images.")
@@ -286,7 +282,7 @@ class AlignSummary(_Result):
     n_without_face: int = Field(description="Images on which no face is known; they are used as they are.")
 
 
-class DataSummary(_Result):
+class DataSummary(Record):
     """The images of a run."""
 
     plugin: str
@@ -299,7 +295,7 @@ class DataSummary(_Result):
     align: AlignSummary | None = Field(default=None, description="Null where images are used as they are.")
 
 
-class NetworkSummary(_Result):
+class NetworkSummary(Record):
     """The base network of a run."""
 
     plugin: str
@@ -310,7 +306,7 @@ class NetworkSummary(_Result):
     frozen: list[str] = Field(description="What surgery did not know and therefore keeps whole.")
 
 
-class Results(_Result):
+class Results(Record):
     """A whole run."""
 
     format_version: Literal[1] = 1

@@ -12,6 +12,7 @@ from facetask.config import config_differences, resolved_yaml
 from facetask.environment import environment
 from facetask.errors import FacetaskError, RunDirError, first_names
 from facetask.results import Results, read_results
+from facetask.whole_file import write_output, write_whole
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
@@ -75,9 +76,9 @@ class RunDir:
                 self.report_path.unlink(missing_ok=True)
             if self._resolved_path.is_file() and self._changes():
                 self._drop_labels()
-            _write(self._resolved_path, resolved_yaml(self.config))
+            write_whole(self._resolved_path, resolved_yaml(self.config))
             known = {**environment(), "seed": self.config.seed}
-            _write(self.path / "environment.json", json.dumps(known, indent=2) + "\n")
+            write_whole(self.path / "environment.json", json.dumps(known, indent=2) + "\n")
         except OSError as error:
             raise RunDirError(
                 f"{self.path}: cannot be written ({error.strerror}); name another folder with --out"
@@ -171,11 +172,7 @@ class RunDir:
     def save_stage(self, task: str, trial: int, stage: str, depends: Dependencies, result: Any, wall_s: float) -> None:
         """Store a stage's result, whole or not at all."""
         path = self._stage_path(task, trial, stage)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, json.dumps({"depends": depends, "wall_s": wall_s, "result": result}))
-        except OSError as error:
-            raise RunDirError(f"{path}: cannot be written ({error.strerror})") from None
+        write_output(path, json.dumps({"depends": depends, "wall_s": wall_s, "result": result}))
 
     def forget_stage(self, task: str, trial: int, stage: str) -> None:
         """Drop a stage's result, because what belongs to it is gone."""
@@ -197,10 +194,3 @@ def _plain(path: Path) -> Any:
     from facetask.yaml_loader import load_yaml
 
     return load_yaml(path).expanded({}).value  # undoes the escapes of resolved_yaml
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

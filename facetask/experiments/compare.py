@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from facetask.errors import RunDirError, did_you_mean, first_names
 from facetask.experiments.cost_figure import CostFigure, Point, cost_figure
 from facetask.experiments.page import Figure, Part, Section, Shown, write_figures, write_page
+from facetask.json_record import Record
 from facetask.report.format import DASH, count, duration, human_bytes, human_count, percent
 from facetask.report.metrics import column_label, main_metric, metric_text, style, unit_of
 from facetask.report.tables import Table, best_tap_metrics
@@ -21,11 +22,7 @@ from facetask.results import LabelSummary, Metrics, NetworkCost, Results, TaskRe
 Step = Literal["all filters", "pruned", "finetuned"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class ComparedRun(_Record):
+class ComparedRun(Record):
     """One run's result for one task."""
 
     run: str = Field(description="The run's name: its folder's, with as many parents as it takes to tell it apart.")
@@ -45,7 +42,7 @@ class ComparedRun(_Record):
     wall_s: float = Field(description="The stages' seconds, over the trials, without what tasks share.")
 
 
-class ComparedTask(_Record):
+class ComparedTask(Record):
     """One task, in the runs that have it."""
 
     name: str
@@ -54,7 +51,7 @@ class ComparedTask(_Record):
     runs: list[ComparedRun]
 
 
-class RunComparison(_Record):
+class RunComparison(Record):
     """Several runs side by side."""
 
     format_version: Literal[1] = 1

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TypeAlias
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from facetask.errors import RunDirError
@@ -19,6 +17,8 @@ from facetask.report.marks import WIDTH
 from facetask.report.svg import write_png, write_svg
 from facetask.report.tables import Table
 from facetask.report.task_view import figure_twice
+from facetask.report.template import template_environment
+from facetask.whole_file import write_output
 
 
 @dataclass(frozen=True)
@@ -89,18 +89,10 @@ def render_page(title: str, sections: Sequence[Section], *, lede: str = "", kind
     """
     from facetask import __version__
 
-    environment = Environment(
-        loader=PackageLoader("facetask.experiments", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment("facetask.experiments")
     environment.globals["kind_of"] = _kind_of
-    style = (files("facetask.report") / "report.css").read_text(encoding="utf-8")
-    # The style sheet is ours; it is marked safe because quotes inside <style> must not be escaped.
     return environment.get_template("page.html.j2").render(
-        title=title, lede=lede, kind=kind, sections=sections, style=Markup(style), version=__version__
+        title=title, lede=lede, kind=kind, sections=sections, version=__version__
     )
 
 
@@ -112,14 +104,7 @@ def write_page(
     Raises:
         RunDirError: If it cannot be written.
     """
-    html = render_page(title, sections, lede=lede, kind=kind)
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(html, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise RunDirError(f"{path}: cannot be written ({error.strerror})") from None
+    write_output(path, render_page(title, sections, lede=lede, kind=kind))
 
 
 def write_figures(folder: Path, sections: Sequence[Section]) -> list[Path]:

@@ -20,9 +20,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from facetask.checkpoint import DESCRIPTION, save_model
-from facetask.errors import ConfigError, RunDirError
+from facetask.errors import ConfigError
 from facetask.experiments.pretrain_results import FORMAT_VERSION, PretrainEpoch, PretrainResults, PretrainTrial
 from facetask.heads import fit_head
+from facetask.json_record import write_record
 from facetask.network import Round
 from facetask.outcomes import over_trials
 from facetask.prepare import Materials, prepare, respond
@@ -88,15 +89,12 @@ def pretrain(
     Raises:
         FacetaskError: If anything that the user can mend is wrong.
     """
-    from facetask.config import RunConfig, config_from_dict, load_config
+    from facetask.config import as_config
     from facetask.plugin_manager import default_manager
 
     plugins, reporter = plugins or default_manager(), reporter or Silent()
     name = Path(config).stem if isinstance(config, Path | str) else STAGE
-    if isinstance(config, Path | str):
-        config = load_config(config, plugins=plugins)
-    elif not isinstance(config, RunConfig):
-        config = config_from_dict(config, base=Path.cwd(), plugins=plugins)
+    config = as_config(config, plugins)
     if "trials" not in config.model_fields_set:
         config = config.model_copy(update={"trials": 1})
     settings = _checked(config)
@@ -110,11 +108,7 @@ def pretrain(
     pretraining = _Pretraining(config, settings, materials, responses, cut, folder, reporter)
     trials = [pretraining.trial(trial) for trial in range(config.trials)]
     results = pretraining.results(trials)
-    path = folder.path / RESULTS
-    try:
-        path.write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RunDirError(f"{path}: cannot be written ({error.strerror})") from None
+    write_record(results, folder.path / RESULTS)
     return Pretrained(folder.path, results, folder.path / MODEL)
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from facetask.json_record import Record
 from facetask.results import Metrics, PlainMetrics
 
 FORMAT_VERSION = 1
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class PretrainEpoch(_Result):
+class PretrainEpoch(Record):
     """One epoch; epoch 0 is the starting point."""
 
     epoch: int
@@ -26,7 +23,7 @@ class PretrainEpoch(_Result):
     wall_s: float = Field(description="Seconds of training up to the end of this epoch.")
 
 
-class PretrainTrial(_Result):
+class PretrainTrial(Record):
     """One trial: another partition and another seed."""
 
     trial: int
@@ -41,7 +38,7 @@ class PretrainTrial(_Result):
     wall_s: float = Field(description="Seconds, without those lost by interruptions.")
 
 
-class PretrainResults(_Result):
+class PretrainResults(Record):
     """The contents of ``pretrain.json``."""
 
     format_version: int

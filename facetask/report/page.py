@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from facetask.report.format import count, duration
@@ -21,7 +19,9 @@ from facetask.report.selectors import selectors_figure, selectors_table
 from facetask.report.sharing import best_taps, filter_map, sharing_table
 from facetask.report.tables import Table
 from facetask.report.task_view import TaskView, figure_twice, task_view
+from facetask.report.template import template_environment
 from facetask.results import Results, TaskResult
+from facetask.whole_file import write_output
 
 if TYPE_CHECKING:
     from facetask.comparison import Comparison
@@ -64,24 +64,18 @@ def render_report(results: Results, comparisons: Sequence[Comparison] = ()) -> s
         results: What the run measured.
         comparisons: Comparisons of selectors that were made for some of its tasks.
     """
-    environment = Environment(
-        loader=PackageLoader("facetask.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment("facetask.report")
     environment.filters["breakable"] = _breakable
-    style = (files("facetask.report") / "report.css").read_text(encoding="utf-8")
-    # The style sheet is ours; it is marked safe because quotes inside <style> must not be escaped.
-    return environment.get_template("report.html.j2").render(page=_page_view(results, comparisons), style=Markup(style))
+    return environment.get_template("report.html.j2").render(page=_page_view(results, comparisons))
 
 
 def write_report(results: Results, path: Path, comparisons: Sequence[Comparison] = ()) -> None:
-    """Write a run's report as one self-contained HTML page, whole or not at all."""
-    partial = path.with_suffix(".tmp")
-    partial.write_text(render_report(results, comparisons), encoding="utf-8")
-    partial.replace(path)
+    """Write a run's report as one self-contained HTML page, whole or not at all.
+
+    Raises:
+        RunDirError: If it cannot be written.
+    """
+    write_output(path, render_report(results, comparisons))
 
 
 def _breakable(name: str) -> Markup:

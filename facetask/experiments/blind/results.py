@@ -5,19 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from facetask.json_record import read_record
+from facetask.json_record import Record, read_record
 from facetask.results import LabelSummary, Metrics
 
 Way = Literal["chosen", "random", "projected"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class BlindTask(_Record):
+class BlindTask(Record):
     """A task, kept or excluded."""
 
     name: str
@@ -28,14 +24,14 @@ class BlindTask(_Record):
     chance: Metrics = Field(description="Of the trivial prediction, on test images.")
 
 
-class Probed(_Record):
+class Probed(Record):
     """What fresh probes read of an excluded task, on test images, over the trials."""
 
     linear: Metrics
     nonlinear: Metrics
 
 
-class Step(_Record):
+class Step(Record):
     """One amount of filters removed in one way."""
 
     way: Way = Field(
@@ -49,7 +45,7 @@ class Step(_Record):
     excluded: dict[str, Probed]
 
 
-class BlindResults(_Record):
+class BlindResults(Record):
     """A whole experiment."""
 
     format_version: Literal[1] = 1

@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from facetask.json_record import read_record
+from facetask.json_record import Record, read_record
 from facetask.results import LabelSummary, Metric, Metrics, PlainMetrics
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class MatrixPrimary(_Record):
+class MatrixPrimary(Record):
     """A base network."""
 
     name: str
@@ -28,7 +24,7 @@ class MatrixPrimary(_Record):
     weights_licence: str
 
 
-class CellTrial(_Record):
+class CellTrial(Record):
     """One trial of a cell."""
 
     trial: int
@@ -41,7 +37,7 @@ class CellTrial(_Record):
     metrics: PlainMetrics = Field(description="Of the regression on the best tap, on test.")
 
 
-class MatrixCell(_Record):
+class MatrixCell(Record):
     """One satellite task on one base network."""
 
     primary: str
@@ -59,14 +55,14 @@ class MatrixCell(_Record):
         return list(dict.fromkeys(trial.best_tap for trial in self.trials))
 
 
-class DirectTrial(_Record):
+class DirectTrial(Record):
     """One trial of direct training."""
 
     seed: int
     metrics: PlainMetrics = Field(description="On test, of the best epoch.")
 
 
-class Direct(_Record):
+class Direct(Record):
     """A network trained for a satellite task directly."""
 
     source: Literal["primary", "trained"] = Field(
@@ -77,7 +73,7 @@ class Direct(_Record):
     trials: list[DirectTrial]
 
 
-class MatrixTask(_Record):
+class MatrixTask(Record):
     """One satellite task: a column of the matrix."""
 
     name: str
@@ -97,7 +93,7 @@ class MatrixTask(_Record):
         return next(cell for cell in self.cells if cell.primary == primary)
 
 
-class MatrixResults(_Record):
+class MatrixResults(Record):
     """A whole matrix."""
 
     format_version: Literal[1] = 1

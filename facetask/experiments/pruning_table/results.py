@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from facetask.json_record import read_record
+from facetask.json_record import Record, read_record
 from facetask.results import LabelSummary, Metrics, NetworkCost, PlainMetrics
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class VariantTrial(_Record):
+class VariantTrial(Record):
     """One variant in one trial."""
 
     trial: int
@@ -31,7 +27,7 @@ class VariantTrial(_Record):
     notes: list[str] = Field(default_factory=list)
 
 
-class Speed(_Record):
+class Speed(Record):
     """How long the first trial's network takes beside the whole base network, measured in turns."""
 
     batch: int
@@ -40,7 +36,7 @@ class Speed(_Record):
     speedup: float
 
 
-class VariantResult(_Record):
+class VariantResult(Record):
     """One row of the table."""
 
     name: str = Field(description="As in the configuration.")
@@ -61,7 +57,7 @@ class VariantResult(_Record):
     trials: list[VariantTrial]
 
 
-class TableTask(_Record):
+class TableTask(Record):
     """One task's table."""
 
     name: str
@@ -73,7 +69,7 @@ class TableTask(_Record):
     left_out: dict[str, str] = Field(description="Variants that could not be had, and why.")
 
 
-class PruningTableResults(_Record):
+class PruningTableResults(Record):
     """All tables of one experiment."""
 
     format_version: Literal[1] = 1

@@ -9,17 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from facetask.json_record import read_record
+from facetask.json_record import Record, read_record
 from facetask.results import LabelSummary, Metric, Metrics
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class RankNetwork(_Record):
+class RankNetwork(Record):
     """A base network."""
 
     name: str
@@ -31,7 +27,7 @@ class RankNetwork(_Record):
     weights_licence: str
 
 
-class RankScore(_Record):
+class RankScore(Record):
     """A score."""
 
     name: str
@@ -39,7 +35,7 @@ class RankScore(_Record):
     params: dict[str, Any]
 
 
-class TapRank(_Record):
+class TapRank(Record):
     """One tap of one network."""
 
     tap: str
@@ -49,14 +45,14 @@ class TapRank(_Record):
     metrics: Metrics = Field(description="Of its regression, on test images.")
 
 
-class NetworkTaps(_Record):
+class NetworkTaps(Record):
     """All taps of one network, in network order."""
 
     network: str
     taps: list[TapRank]
 
 
-class Place(_Record):
+class Place(Record):
     """One network in a score's order, at the tap that the score is highest at."""
 
     network: str
@@ -65,14 +61,14 @@ class Place(_Record):
     metrics: Metrics = Field(description="Of that tap's regression, on test images.")
 
 
-class Ranking(_Record):
+class Ranking(Record):
     """One score's order of the networks, the best first; networks to which it does not apply are left out."""
 
     score: str
     places: list[Place]
 
 
-class Agreement(_Record):
+class Agreement(Record):
     """How far a score orders things as what is measured does: 1 alike, 0 not at all, −1 the other way round."""
 
     score: str
@@ -85,7 +81,7 @@ class Agreement(_Record):
     )
 
 
-class Finetuned(_Record):
+class Finetuned(Record):
     """What finetuning gave, in a finished run."""
 
     network: str
@@ -93,7 +89,7 @@ class Finetuned(_Record):
     run: str = Field(description="The run's folder.")
 
 
-class RankedTask(_Record):
+class RankedTask(Record):
     """One satellite task."""
 
     name: str
@@ -110,7 +106,7 @@ class RankedTask(_Record):
     over_networks: list[Agreement] = Field(description="Scores, each at its best tap, against finetuned networks.")
 
 
-class RankResults(_Record):
+class RankResults(Record):
     """A whole ranking."""
 
     format_version: Literal[1] = 1

@@ -9,19 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from facetask.json_record import read_record
+from facetask.json_record import Record, read_record
 from facetask.results import LabelSummary, Metric, Metrics, NetworkCost
 
 FORMAT_VERSION = 1
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class SweepNetwork(_Record):
+class SweepNetwork(Record):
     """One task's network of one combination: the saved one, of the reported trial."""
 
     combination: str = Field(description="The combination's name, which is its run's folder in runs/.")
@@ -43,7 +39,7 @@ class SweepNetwork(_Record):
     wall_s: float
 
 
-class SweepTask(_Record):
+class SweepTask(Record):
     """One satellite task's networks, by ascending MACs."""
 
     name: str
@@ -55,7 +51,7 @@ class SweepTask(_Record):
     networks: list[SweepNetwork]
 
 
-class SweepResults(_Record):
+class SweepResults(Record):
     """A whole sweep."""
 
     format_version: Literal[1] = 1

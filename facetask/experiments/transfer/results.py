@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from facetask.json_record import read_record
+from facetask.json_record import Record, read_record
 from facetask.results import LabelSummary, Metric, Metrics
 
 Method = Literal["regression", "recipe", "cached", "finetuning"]
@@ -20,11 +20,7 @@ PASS_OF: dict[Method, Pass] = {"regression": "responses", "cached": "features", 
 """The pass over all images that a method makes once, and that tasks can share."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class Seconds(_Record):
+class Seconds(Record):
     """What some work took; the four parts are wall time and do not overlap."""
 
     decode: float = Field(default=0.0, description="The network waited for images.")
@@ -46,7 +42,7 @@ class Seconds(_Record):
         return Seconds(**{name: factor * getattr(self, name) for name in Seconds.model_fields})
 
 
-class Measured(_Record):
+class Measured(Record):
     """One method, task and trial."""
 
     method: Method
@@ -64,7 +60,7 @@ class Measured(_Record):
     epochs_with_forward: int | None = Field(
         default=None, description="Epochs of the recipe in which images did pass through the network."
     )
-    validation_by_epoch: list[float] = []
+    validation_by_epoch: list[float] = Field(default_factory=list)
 
     @property
     def extrapolated(self) -> bool:
@@ -72,7 +68,7 @@ class Measured(_Record):
         return self.epochs_with_forward is not None and self.epochs_with_forward < (self.epochs or 0)
 
 
-class MethodTrial(_Record):
+class MethodTrial(Record):
     """A trial with all that it costs."""
 
     measured: Measured
@@ -80,7 +76,7 @@ class MethodTrial(_Record):
     shared: Seconds = Field(description="The same with its share of one pass for all tasks.")
 
 
-class MethodResult(_Record):
+class MethodResult(Record):
     """One method and task over the trials."""
 
     method: Method
@@ -98,7 +94,7 @@ class MethodResult(_Record):
     trials: list[MethodTrial]
 
 
-class TransferTask(_Record):
+class TransferTask(Record):
     """One satellite task."""
 
     name: str
@@ -112,7 +108,7 @@ class TransferTask(_Record):
         return next((found for found in self.methods if found.method == name), None)
 
 
-class AllTasks(_Record):
+class AllTasks(Record):
     """What a method costs per task where all tasks share one pass; its ratio is to the regression's."""
 
     method: Method
@@ -122,7 +118,7 @@ class AllTasks(_Record):
     extrapolated: bool
 
 
-class TransferResults(_Record):
+class TransferResults(Record):
     """A whole comparison."""
 
     format_version: Literal[1] = 1
