@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from facetask.report.format import is_number
-from facetask.report.marks import MARGIN, WIDTH, axis_title, label, padded
+from facetask.report.marks import MARGIN, WIDTH, label, metric_title, padded
 from facetask.report.metrics import style
 from facetask.report.svg import PALETTE, render, source
 from facetask.results import Metric
@@ -98,11 +98,9 @@ def cost_figure(figure: CostFigure, width: int = WIDTH) -> str:
     ticks = log_ticks(*x_domain)
     axis = alt.Axis(values=ticks, format=figure.cost_format, grid=False)
     x = alt.X("cost:Q", title=f"{figure.cost} (logarithmic)", scale=x_scale, axis=axis)
-    unit = {"unit": figure.unit, "percent": "%"}.get(shown.scale, "")
-    better = f", {shown.better} is better" if shown.better else ""
     y = alt.Y(
         "quality:Q",
-        title=axis_title(shown.label, unit) + " on test images" + better,
+        title=metric_title(shown, figure.unit, " on test images"),
         scale=alt.Scale(domain=y_domain, nice=False, zero=False),
         axis=alt.Axis(tickCount=6),
     )

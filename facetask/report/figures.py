@@ -10,7 +10,18 @@ from typing import Any
 import altair as alt
 
 from facetask.report.format import is_number, number
-from facetask.report.marks import MARGIN, WIDTH, alignment, axis_title, label, padded, place, role_colour, tap_axis
+from facetask.report.marks import (
+    MARGIN,
+    WIDTH,
+    alignment,
+    axis_title,
+    label,
+    metric_title,
+    padded,
+    place,
+    role_colour,
+    tap_axis,
+)
 from facetask.report.metrics import main_metric, mean_of, metric_text, style, unit_of
 from facetask.report.points import powers_of_two, spread_ticks, tap_points
 from facetask.report.svg import PALETTE, render, source
@@ -32,11 +43,10 @@ def layer_accuracy(task: TaskResult, width: int = WIDTH) -> str:
     low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
     guess = _baseline_in_view(task, name, factor, low, high)
     room = (0.2, 0.1) if shown.better == "lower" else (0.1, 0.2)
-    unit = {"unit": unit_of(task.labels, name), "percent": "%"}.get(shown.scale, "")
     x = tap_axis(taps, width - MARGIN)
     y = alt.Y(
         "value:Q",
-        title=axis_title(shown.label, unit) + (f", {shown.better} is better" if shown.better else ""),
+        title=metric_title(shown, unit_of(task.labels, name)),
         scale=alt.Scale(domain=padded(min([low, *guess]), max([high, *guess]), *room), nice=False, zero=False),
         axis=alt.Axis(tickCount=6),
     )

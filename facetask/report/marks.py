@@ -8,6 +8,7 @@ from typing import Any
 
 import altair as alt
 
+from facetask.report.metrics import MetricStyle
 from facetask.report.svg import PALETTE
 
 WIDTH = 940
@@ -70,6 +71,18 @@ def tap_axis(taps: Sequence[str], width: int) -> alt.X:
 def axis_title(name: str, unit: str) -> str:
     """Return ``name (unit)``, or the name alone."""
     return f"{name} ({unit})" if unit else name
+
+
+def metric_title(shown: MetricStyle, unit: str, where: str = "") -> str:
+    """Return a metric's axis title: its name, its unit, and which direction is better.
+
+    Args:
+        shown: How the metric is shown.
+        unit: The label's unit.
+        where: What follows the unit: `` on test images``.
+    """
+    unit = {"unit": unit, "percent": "%"}.get(shown.scale, "")
+    return axis_title(shown.label, unit) + where + (f", {shown.better} is better" if shown.better else "")
 
 
 def padded(low: float, high: float, below: float, above: float) -> list[float]:

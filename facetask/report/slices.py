@@ -9,7 +9,7 @@ import altair as alt
 from markupsafe import Markup
 
 from facetask.report.format import DASH, MINUS, count, is_number, with_unit
-from facetask.report.marks import WIDTH, axis_title, padded
+from facetask.report.marks import WIDTH, axis_title, metric_title, padded
 from facetask.report.metrics import column_label, main_metric, mean_of, metric_text, ordered, style, unit_of
 from facetask.report.svg import PALETTE, render, source
 from facetask.report.tables import Table, best_tap_metrics
@@ -76,11 +76,9 @@ def slices_figure(task: TaskResult, width: int = WIDTH) -> str:
         if value is not None:
             lines.append({"step": _NAMES[step], "value": value * factor})
     ends: list[float] = [end for row in rows for end in (row["low"], row["high"])] + [line["value"] for line in lines]
-    unit = {"unit": unit_of(task.labels, name), "percent": "%"}.get(style(name).scale, "")
-    better = style(name).better
     plot = max(_NARROWEST, width - _LABELS)
     x_scale = alt.Scale(domain=padded(min(ends), max(ends), 0.05, 0.05), nice=False, zero=False)
-    title = axis_title(style(name).label, unit) + (f", {better} is better" if better else "")
+    title = metric_title(style(name), unit_of(task.labels, name))
     x = alt.X("value:Q", title=title, scale=x_scale, axis=alt.Axis(tickCount=6))
     labels = alt.Axis(title=None, domain=False, ticks=False, labelPadding=8, labelLimit=_LABELS - 20, grid=False)
     y = alt.Y("group:N", sort=None, scale=alt.Scale(domain=names, paddingInner=0.25), axis=labels)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import altair as alt
 
 from facetask.report.format import number
-from facetask.report.marks import WIDTH, axis_title, label, padded
+from facetask.report.marks import WIDTH, label, metric_title, padded
 from facetask.report.metrics import style, unit_of
 from facetask.report.svg import PALETTE, render, source
 
@@ -41,11 +41,9 @@ def variants_figure(task: TableTask, width: int = WIDTH) -> str:
     domain = padded(min(row["low"] for row in near), max(row["high"] for row in near), 0.06, 0.06)
     inside = [row for row in rows if domain[0] <= row["at"] <= domain[1]]
     far = [_at_the_edge(row, domain) for row in rows if row not in inside]
-    unit = {"unit": unit_of(task.labels, task.main_metric), "percent": "%"}.get(shown.scale, "")
-    better = f", {shown.better} is better" if shown.better else ""
     x = alt.X(
         "at:Q",
-        title=axis_title(shown.label, unit) + " on test images" + better,
+        title=metric_title(shown, unit_of(task.labels, task.main_metric), " on test images"),
         scale=alt.Scale(domain=domain, nice=False, zero=False),
         axis=alt.Axis(tickCount=6),
     )
