@@ -42,6 +42,31 @@ class Silent:
         yield lambda done: None
 
 
+class Filtered:
+    """Passes on the lines and warnings that are wanted."""
+
+    def __init__(
+        self, reporter: Reporter, line: Callable[[str], bool], warning: Callable[[str], bool] = lambda text: True
+    ) -> None:
+        self._reporter, self._line, self._warning = reporter, line, warning
+
+    def line(self, text: str) -> None:
+        """Show one line."""
+        if self._line(text):
+            self._reporter.line(text)
+
+    def warn(self, text: str) -> None:
+        """Show a line that the user should not miss."""
+        if self._warning(text):
+            self._reporter.warn(text)
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Advance]:
+        """Show the progress of one piece of work."""
+        with self._reporter.bar(what, total) as advance:
+            yield advance
+
+
 class Console:
     """Reports to standard error: bars where it is a terminal."""
 

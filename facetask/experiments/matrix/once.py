@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from facetask.progress import Filtered
+
 if TYPE_CHECKING:
-    from facetask.progress import Advance, Reporter
+    from facetask.progress import Reporter
 
 
-class Once:
+class Once(Filtered):
     """Passes each line and each warning on for the first time only."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
+        super().__init__(reporter, self._is_new, self._is_new)
         self._told: set[str] = set()
-
-    def line(self, text: str) -> None:
-        """Show one line."""
-        if self._is_new(text):
-            self._reporter.line(text)
-
-    def warn(self, text: str) -> None:
-        """Show a line that the user should not miss."""
-        if self._is_new(text):
-            self._reporter.warn(text)
-
-    @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Advance]:
-        """Show the progress of one piece of work."""
-        with self._reporter.bar(what, total) as advance:
-            yield advance
 
     def _is_new(self, text: str) -> bool:
         """Return whether a text has not been told, and note it."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from facetask.experiments.sweep.networks import Finished, on_validation, swept_t
 from facetask.experiments.sweep.results import SweepResults
 from facetask.json_record import write_record
 from facetask.plugin_manager import PluginManager
+from facetask.progress import Filtered
 from facetask.report.format import duration
 from facetask.results import read_results
 from facetask.rundir import RunDir
@@ -27,7 +27,7 @@ from facetask.runner import run
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
-    from facetask.progress import Advance, Reporter
+    from facetask.progress import Reporter
 
 SHARED = ("regress", "curve")
 """The stages whose results combinations share: regressions all of them, curves those of one selector."""
@@ -264,9 +264,9 @@ def _do(job: _Job, reporter: Reporter) -> None:
         _take_stages(job, config)
     told = ("curve",) if job.until in SHARED else ("prune", "finetune")
     if job.shared is not None:  # what all runs would say was said by the first of them
-        reporter = _Told(reporter, lambda text: text.startswith(told), lambda text: text.startswith(told))
+        reporter = Filtered(reporter, lambda text: text.startswith(told), lambda text: text.startswith(told))
     elif job.until in SHARED:  # the report of a run that has only begun is nothing to look at
-        reporter = _Told(reporter, lambda text: not text.startswith("report"))
+        reporter = Filtered(reporter, lambda text: not text.startswith("report"))
     run(config, job.out, until=job.until, force=job.force, plugins=plugins, reporter=reporter)
 
 
@@ -297,28 +297,3 @@ def _link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, partial)
     partial.replace(target)
-
-
-class _Told:
-    """Passes on the lines and warnings that are wanted."""
-
-    def __init__(
-        self, reporter: Reporter, line: Callable[[str], bool], warning: Callable[[str], bool] = lambda text: True
-    ) -> None:
-        self._reporter, self._line, self._warning = reporter, line, warning
-
-    def line(self, text: str) -> None:
-        """Show one line."""
-        if self._line(text):
-            self._reporter.line(text)
-
-    def warn(self, text: str) -> None:
-        """Show a line that the user should not miss."""
-        if self._warning(text):
-            self._reporter.warn(text)
-
-    @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Advance]:
-        """Show the progress of one piece of work."""
-        with self._reporter.bar(what, total) as advance:
-            yield advance
