@@ -291,7 +291,7 @@ def test_an_interrupted_table_goes_on_to_the_same_result(
     whole: tuple[PruningTableResults, Path], toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["need-finetuned", "rounds-finetuned", "rounds-distilled"]
-    trained: Callable[..., Any] = measured.train
+    trained: Callable[..., Any] = measured.finetune
     for most in (2, 1, 1):  # trainings until the next interruption: in the midst of rounds, too
         left = [most]
 
@@ -302,7 +302,7 @@ def test_an_interrupted_table_goes_on_to_the_same_result(
             return trained(*arguments, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(measured, "train", interrupted)
+            patch.setattr(measured, "finetune", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 make(toy, tmp_path, variants=names)
     found, expected = metrics_of(make(toy, tmp_path, variants=names)), metrics_of(whole[0])

@@ -20,18 +20,14 @@ from facetask.regression import LinearModel
 from facetask.report.format import NBSP, duration, number, percent
 from facetask.report.metrics import style
 from facetask.satellite import to_finite
+from facetask.stages.finetune import finetune
 from facetask.trainer import Teacher
-from facetask.training import train
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from facetask.experiments.pruning_table.config import PruningTableConfig
     from facetask.experiments.pruning_table.variants import Variant
     from facetask.progress import Reporter
     from facetask.rundir import RunDir
-    from facetask.task_kind import Decision
     from facetask.task_network import TaskNetwork
     from facetask.training_file import TrainingFile
 
@@ -134,11 +130,16 @@ class Measurer:
 
     def _with_sliced_head(self, carved: Carved) -> _Outcome:
         """Measure with what is left of the unpruned regression: nothing is fitted, no threshold learned."""
-        head, split, kind = self.carver.whole_head, self._work.split, self._work.task.kind
+        head, task, split = self.carver.whole_head, self._work.task, self._work.split
         model = LinearModel(coef=head.model.coef[carved.filters], intercept=head.model.intercept)
-        x = self.carver.forward(carved.network.backbone)
-        validation, test = (kind.activate(model.predict(x[rows])) for rows in (split.validation, split.test))
-        return self._outcome(validation, test, head.predicted.decision)
+        x, scale = self.carver.forward(carved.network.backbone), task.kind.scale(task.targets[split.train])
+        validation, test = (
+            task.kind.metrics(
+                task.kind.activate(model.predict(x[rows])), task.values[rows], head.predicted.decision, scale
+            )
+            for rows in (split.validation, split.test)
+        )
+        return _Outcome(validation, test)
 
     def _with_fitted_head(self, carved: Carved) -> _Outcome:
         """Measure with a head fitted on the network's own responses; the unpruned network's are known."""
@@ -159,7 +160,7 @@ class Measurer:
             network.set_head(head.model)
             start = head.gentle
         settings = self._settings(variant)
-        trained = train(
+        done = finetune(
             network,
             work.task,
             work.split,
@@ -171,11 +172,10 @@ class Measurer:
             saved=saved,
             reporter=self._reporter,
         )
-        if len(trained.epochs) - 1 < settings.epochs:
-            self._reporter.warn(f"{variant.name}: training diverged after {len(trained.epochs) - 1} epochs")
-        test = trained.predict(work.split.test)
-        network.scale_outputs(trained.unit)
-        outcome = self._outcome(trained.validation, test, epochs=len(trained.epochs) - 1, best=trained.best_epoch)
+        epochs = len(done.epochs) - 1
+        if epochs < settings.epochs:
+            self._reporter.warn(f"{variant.name}: training diverged after {epochs} epochs")
+        outcome = _Outcome(done.metrics_validation, done.metrics, epochs, done.best_epoch)
         return outcome, network
 
     def _rounds(self, variant: Variant, depends: dict[str, Any]) -> tuple[Carved, _Outcome]:
@@ -229,26 +229,6 @@ class Measurer:
         """Leave the finetuned unpruned network to those rows that start from it."""
         state = {"network": network.state_dict(), "epochs": epochs, "wall_s": 0.0}
         self._file(_UNPRUNED, depends).save(state)
-
-    def _outcome(
-        self,
-        validation: NDArray[np.float64],
-        test: NDArray[np.float64],
-        decision: Decision | None = None,
-        *,
-        epochs: int = 0,
-        best: int | None = None,
-    ) -> _Outcome:
-        """Measure predictions; unless there is a decision, it is learned on validation."""
-        task, split = self._work.task, self._work.split
-        scale = task.kind.scale(task.targets[split.train])
-        decision = task.kind.learn(validation, task.values[split.validation]) if decision is None else decision
-        return _Outcome(
-            task.kind.metrics(validation, task.values[split.validation], decision, scale),
-            task.kind.metrics(test, task.values[split.test], decision, scale),
-            epochs,
-            best,
-        )
 
     def _teacher(self, variant: Variant, carved: Carved) -> Teacher | None:
         """Return the base network's responses of the kept filters, where the row is held to them."""
