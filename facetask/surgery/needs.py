@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ PASSES = 4
 SMALLEST_PIVOT = 1e-8  # of the largest mean square: less is rounding
 SMALLEST_GAIN = 1e-9  # of all that is needed
 _MIXING = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+_COUNTS = {False: ("in_channels", "out_channels"), True: ("in_features", "out_features")}  # of linear layers or not
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def find_readers(network: fx.GraphModule, labelling: Labelling, images: Tensor) 
         if not isinstance(layer, _MIXING) or str(node.target) not in labelling.layers:
             values.step(node)
             continue
-        x, users = values.of[node.args[0]], len(node.users)
+        x = values.of[node.args[0]]
         values.step(node)
-        found.append(_reader(layer, labelling, str(node.target), x, values.of.get(node) if users else None))
-    return tuple(reader for reader in found if reader is not None)
+        found.append(_reader(layer, labelling, str(node.target), x, values.of[node]))
+    return tuple(found)
 
 
 def total_macs(readers: Sequence[Reader], kept: NDArray[np.bool_]) -> float:
@@ -151,21 +151,17 @@ def components_of(group: CoupledGroup, of_tap: Mapping[str, Indices]) -> Indices
     return found
 
 
-def _reader(layer: nn.Module, labelling: Labelling, target: str, x: Tensor, y: Any) -> Reader | None:
+def _reader(layer: nn.Module, labelling: Labelling, target: str, x: Tensor, y: Tensor) -> Reader:
     """Return one use of a layer."""
     labels, of = labelling.layers[target], labelling.components.of
-    inputs, outputs = (of(_vector(labels.counts[name])) for name in _COUNTS[isinstance(layer, nn.Linear)])
-    if not isinstance(y, Tensor):
-        return None
-    linear, groups = isinstance(layer, nn.Linear), getattr(layer, "groups", 1)
+    linear, transposed = isinstance(layer, nn.Linear), isinstance(layer, nn.ConvTranspose2d)
+    groups = getattr(layer, "groups", 1)
+    inputs, outputs = (of(_vector(labels.counts[name])) for name in _COUNTS[linear])
     weight = layer.get_parameter("weight").double()
-    if isinstance(layer, nn.ConvTranspose2d):
-        weight = weight.transpose(0, 1)
+    weight = weight.transpose(0, 1) if transposed else weight
     weight = weight.flatten(2) if weight.dim() > 2 else weight[:, :, None]
-    pixels = float(np.prod(y.shape[1:-1] if linear else y.shape[2:]))
-    if isinstance(layer, nn.ConvTranspose2d):
-        pixels = float(np.prod(x.shape[2:]))
-    macs = pixels * weight.shape[2]
+    pixels = y.shape[1:-1] if linear else (x if transposed else y).shape[2:]
+    macs = float(np.prod(pixels)) * weight.shape[2]
     if labels.columns is None:
         nothing = np.zeros((0, 0))
         return Reader(inputs[:0], outputs, macs * weight.shape[1], nothing, np.zeros((len(outputs), 0, 1)))
@@ -177,9 +173,6 @@ def _reader(layer: nn.Module, labelling: Labelling, target: str, x: Tensor, y: A
     return Reader(
         inputs, outputs, macs / groups, (few.T @ few / len(few)).numpy(), (weight / unit[:, None, None]).numpy()
     )
-
-
-_COUNTS = {False: ("in_channels", "out_channels"), True: ("in_features", "out_features")}
 
 
 def _vector(labels: Tensor | tuple[Tensor, ...]) -> Tensor:
