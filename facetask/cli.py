@@ -20,6 +20,7 @@ from facetask.command_options import (
     Out,
     Override,
     PluginsDir,
+    folder_of,
     load,
     plugin_manager,
 )
@@ -277,8 +278,7 @@ def _run(
 
     plugins = plugin_manager(plugins_dir)
     loaded = load(config, override, plugins)
-    folder = out if out is not None else Path("runs") / config.stem
-    run_config(loaded, folder, until=until, force=force, plugins=plugins, reporter=Console())
+    run_config(loaded, folder_of(config, out), until=until, force=force, plugins=plugins, reporter=Console())
 
 
 add_experiments(app)  # after the commands for one run, so that help lists these first

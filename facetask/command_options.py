@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from facetask.plugin_manager import PluginManager
 
 Config = Annotated[Path, typer.Argument(help="The run's YAML file.", metavar="CONFIG")]
-Out = Annotated[Path | None, typer.Option("--out", help="The run's folder; by default runs/ and CONFIG's name.")]
+ExperimentConfig = Annotated[Path, typer.Argument(help="The experiment's YAML file.", metavar="CONFIG")]
+Out = Annotated[Path | None, typer.Option("--out", help="The folder to write; by default runs/ and CONFIG's name.")]
 Override = Annotated[
     list[str] | None, typer.Option("-o", "--override", metavar="KEY.PATH=VALUE", help="Override a value of CONFIG.")
 ]
@@ -25,6 +26,11 @@ PluginsDir = Annotated[
 ]
 ModelDir = Annotated[Path, typer.Argument(help="A saved model's folder.", metavar="MODEL_DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def folder_of(config: Path, out: Path | None) -> Path:
+    """Return the folder to write: the one given, or in ``runs/`` by the configuration's name."""
+    return out if out is not None else Path("runs") / config.stem
 
 
 def load(config: Path, override: list[str] | None, plugins: PluginManager) -> RunConfig:

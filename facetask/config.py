@@ -465,6 +465,17 @@ def config_from_dict(
     return _validated(document.overridden(overrides), base, plugins)
 
 
+def as_config(config: RunConfig | Mapping[str, Any] | Path | str, plugins: PluginLookup) -> RunConfig:
+    """Return a configuration that is given as such, as a YAML file, or as a mapping as in one.
+
+    Raises:
+        ConfigError: If anything in it is wrong.
+    """
+    if isinstance(config, Path | str):
+        return load_config(config, plugins=plugins)
+    return config if isinstance(config, RunConfig) else config_from_dict(config, base=Path.cwd(), plugins=plugins)
+
+
 def resolved_yaml(config: RunConfig) -> str:
     """Return a configuration as YAML with every default spelt out, which loads as the same configuration."""
     return dump_yaml(escaped(config.model_dump(mode="json")))

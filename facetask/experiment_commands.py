@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from facetask.command_options import AsJson, Config, Force, Out, Override, PluginsDir, load, plugin_manager
+from facetask.command_options import (
+    AsJson,
+    Config,
+    ExperimentConfig,
+    Force,
+    Out,
+    Override,
+    PluginsDir,
+    folder_of,
+    load,
+    plugin_manager,
+)
 
 
 def pretrain(
@@ -20,14 +31,14 @@ def pretrain(
     from facetask.progress import Console
 
     plugins = plugin_manager(plugins_dir)
-    folder = out if out is not None else Path("runs") / config.stem
+    folder = folder_of(config, out)
     done = train(load(config, override, plugins), folder, force=force, plugins=plugins, reporter=Console())
     print(f"{done.model}: a base network, {{model: {done.model}}} in a run's configuration")
 
 
 def sweep(
-    config: Annotated[Path, typer.Argument(help="The sweep's YAML file.", metavar="CONFIG")],
-    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    config: ExperimentConfig,
+    out: Out = None,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Runs at a time; by default one a core, where memory allows.")
     ] = None,
@@ -53,7 +64,7 @@ def sweep(
 
     targets = [parse_target(text) for text in target or ()]
     loaded = load_experiment(config, SweepConfig, override or ())
-    folder = out if out is not None else Path("runs") / config.stem
+    folder = folder_of(config, out)
     found = run_sweep(config, loaded, folder, jobs=jobs, force=force, plugins_dir=plugins_dir, reporter=Console())
     for line in chosen_lines(found, targets, folder) if targets else ():
         print(line)
@@ -83,8 +94,8 @@ def compare(
 
 
 def rank(
-    config: Annotated[Path, typer.Argument(help="The ranking's YAML file.", metavar="CONFIG")],
-    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    config: ExperimentConfig,
+    out: Out = None,
     override: Override = None,
     finetuned: Annotated[
         list[Path] | None, typer.Option("--finetuned", metavar="RUN_DIR", help="A finished run to compare with.")
@@ -104,7 +115,7 @@ def rank(
         loaded = load_experiment(config, RankConfig, override or ())
     if finetuned:
         loaded = loaded.model_copy(update={"finetuned": (*loaded.finetuned, *finetuned)})
-    folder = out if out is not None else Path("runs") / config.stem
+    folder = folder_of(config, out)
     results = rank_networks(loaded, folder, plugins=plugins, reporter=reporter)
     for line in rank_lines(results):
         print(line)
@@ -112,8 +123,8 @@ def rank(
 
 
 def transfer(
-    config: Annotated[Path, typer.Argument(help="The comparison's YAML file.", metavar="CONFIG")],
-    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    config: ExperimentConfig,
+    out: Out = None,
     override: Override = None,
     force: Force = False,
     plugins_dir: PluginsDir = None,
@@ -126,7 +137,7 @@ def transfer(
     from facetask.progress import Console
 
     loaded = load_experiment(config, TransferConfig, override or ())
-    folder = out if out is not None else Path("runs") / config.stem
+    folder = folder_of(config, out)
     results = compare_methods(loaded, folder, force=force, plugins=plugin_manager(plugins_dir), reporter=Console())
     for line in transfer_lines(results):
         print(line)
@@ -134,8 +145,8 @@ def transfer(
 
 
 def ablate(
-    config: Annotated[Path, typer.Argument(help="The table's YAML file.", metavar="CONFIG")],
-    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    config: ExperimentConfig,
+    out: Out = None,
     override: Override = None,
     force: Force = False,
     plugins_dir: PluginsDir = None,
@@ -148,7 +159,7 @@ def ablate(
     from facetask.progress import Console
 
     loaded = load_experiment(config, PruningTableConfig, override or ())
-    folder = out if out is not None else Path("runs") / config.stem
+    folder = folder_of(config, out)
     plugins = plugin_manager(plugins_dir)
     results = run_pruning_table(loaded, folder, force=force, plugins=plugins, reporter=Console())
     for line in pruning_lines(results):
@@ -156,8 +167,8 @@ def ablate(
 
 
 def matrix(
-    config: Annotated[Path, typer.Argument(help="The matrix's YAML file.", metavar="CONFIG")],
-    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    config: ExperimentConfig,
+    out: Out = None,
     override: Override = None,
     force: Force = False,
     plugins_dir: PluginsDir = None,
@@ -173,7 +184,7 @@ def matrix(
     plugins, reporter = plugin_manager(plugins_dir), Console()
     with run_context(plugins, reporter):
         loaded = load_experiment(config, MatrixConfig, override or ())
-    folder = out if out is not None else Path("runs") / config.stem
+    folder = folder_of(config, out)
     results = fill_matrix(loaded, folder, force=force, plugins=plugins, reporter=reporter)
     for line in matrix_lines(results):
         print(line)
@@ -181,8 +192,8 @@ def matrix(
 
 
 def blind(
-    config: Annotated[Path, typer.Argument(help="The blind network's YAML file.", metavar="CONFIG")],
-    out: Annotated[Path | None, typer.Option("--out", help="The folder; by default runs/ and CONFIG's name.")] = None,
+    config: ExperimentConfig,
+    out: Out = None,
     override: Override = None,
     plugins_dir: PluginsDir = None,
 ) -> None:
@@ -194,7 +205,7 @@ def blind(
     from facetask.progress import Console
 
     loaded = load_experiment(config, BlindConfig, override or ())
-    folder = out if out is not None else Path("runs") / config.stem
+    folder = folder_of(config, out)
     results = make_blind(loaded, folder, plugins=plugin_manager(plugins_dir), reporter=Console())
     for line in blind_lines(results):
         print(line)

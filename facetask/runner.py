@@ -57,16 +57,13 @@ def run(
     Raises:
         FacetaskError: If anything that the user can mend is wrong.
     """
-    from facetask.config import RunConfig, config_from_dict, load_config
+    from facetask.config import as_config
     from facetask.plugin_manager import default_manager
     from facetask.progress import Silent
 
     plugins, reporter = plugins or default_manager(), reporter or Silent()
     name = Path(config).stem if isinstance(config, Path | str) else "run"
-    if isinstance(config, Path | str):
-        config = load_config(config, plugins=plugins)
-    elif not isinstance(config, RunConfig):
-        config = config_from_dict(config, base=Path.cwd(), plugins=plugins)
+    config = as_config(config, plugins)
     if until == "finetune" and config.finetune is False:
         until = "prune"
     folder = RunDir.open(Path(out) if out is not None else Path("runs") / name, config, force=force)
