@@ -39,7 +39,8 @@ def pruned(graph: ChannelGraph, share: float, multiple: int) -> nn.Module:
             own = np.unique(group.component[tap])
             kept[own[: min(count, len(own))]] = True
         keep |= {tap: np.flatnonzero(kept[group.component[tap]]) for tap in group.taps}
-    return build_pruned(graph, graph.taps[-1].name, graph.cut(graph.taps[-1].name).resolve(keep), 1).eval()
+    last = graph.taps[-1].name
+    return build_pruned(graph, [(last, 1)], graph.cut(last).resolve(keep)).eval()
 
 
 def main() -> None:

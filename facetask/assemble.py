@@ -13,6 +13,7 @@ from facetask.filter_response import closest_filter, responses_to
 from facetask.keep_sets import choose, draws
 from facetask.landmarks import DETECTED_LICENCE
 from facetask.outcomes import over_trials
+from facetask.rundir import model_folder
 from facetask.satellite import seed_of_trial, to_finite
 from facetask.splits import missing_values
 from facetask.stability import selection_probability
@@ -55,6 +56,7 @@ def assemble(
 
     network, images = materials.network, materials.images
     groups = config.split.group_by or images.data.group_column
+    shared = [record.name for record in records] if config.prune.share else []
     return shape.Results(
         facetask_version=__version__,
         finished=finished,
@@ -79,7 +81,7 @@ def assemble(
             licence=images.data.licence,
             align=_align(config, images),
         ),
-        tasks=[_task(config, materials, record, responses, until) for record in records],
+        tasks=[_task(config, materials, record, responses, until, shared) for record in records],
         wall_s=wall_s,
     )
 
@@ -103,7 +105,7 @@ def _n_groups(column: NDArray[Any]) -> int:
 
 
 def _task(
-    config: RunConfig, materials: Materials, record: TaskRecord, responses: Responses, until: Any
+    config: RunConfig, materials: Materials, record: TaskRecord, responses: Responses, until: Any, shared: list[str]
 ) -> shape.TaskResult:
     """Return one task's results; its model is saved by the last stage, if that prunes."""
     first = record.trials[0]
@@ -117,12 +119,12 @@ def _task(
         regress=_regress(record),
         curve=curves,
         responses=_responses(config, record, curves, responses) if curves else [],
-        prune=_prune(record, config.prune.budget) if first.prune else None,
+        prune=_prune(config, record, shared) if first.prune else None,
         finetune=_finetune(record) if first.finetune else None,
         slices=measured_slices(materials.slices, record, config.seed),
         wall_s={stage: sum(trial.wall_s[stage] for trial in record.trials) for stage in stages},
         trials=[_trial(config, record, index, trial) for index, trial in enumerate(record.trials)],
-        model=f"model/{record.name}" if saved else None,
+        model=model_folder(config, record.name) if saved else None,
     )
 
 
@@ -190,13 +192,14 @@ def _tap_curve(config: RunConfig, tap: str, trials: list[Curve], n_filters: int)
     )
 
 
-def _prune(record: TaskRecord, budget: float | None) -> shape.PruneResult:
+def _prune(config: RunConfig, record: TaskRecord, shared: list[str]) -> shape.PruneResult:
     """Return the reported trial's pruned network and the metrics over the trials."""
     trials = [trial.prune for trial in record.trials if trial.prune is not None]
     pruned = trials[0]
     cost, base = pruned.cost, pruned.cost_base
     return shape.PruneResult(
         cut=pruned.cut,
+        shared=shared,
         kept={tap: len(kept) for tap, kept in pruned.keep.items()},
         full=pruned.full,
         groups=[
@@ -208,7 +211,7 @@ def _prune(record: TaskRecord, budget: float | None) -> shape.PruneResult:
             for group in pruned.groups
             if group.curve is not None and group.knee is not None
         ],
-        budget=budget,
+        budget=config.prune.budget,
         params=cost.params,
         macs=cost.macs,
         size_bytes=cost.size_bytes,

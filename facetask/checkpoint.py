@@ -1,7 +1,8 @@
 """Saved models: ``model.safetensors`` and ``model.json``, nothing pickled.
 
-``model.json`` names the architecture plugin, its params and every round of pruning, a cut and keep sets each; the
-network is rebuilt from them and filled from ``model.safetensors``. The base network's weights are not needed again.
+``model.json`` names the architecture plugin, its params, every round of pruning, its cuts and keep sets each, and the
+heads; the network is rebuilt from them and filled from ``model.safetensors``. The base network's weights are not needed
+again.
 """
 
 from __future__ import annotations
@@ -10,24 +11,30 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from facetask.alignment import N_IBUG, five_points, is_known
 from facetask.errors import CheckpointError, FacetaskError, RunDirError, WeightsError
-from facetask.kinds import TaskSpec
 from facetask.landmarks import landmark_finder
+from facetask.model_description import (
+    DESCRIPTION,
+    FORMAT_VERSION,
+    WEIGHTS,
+    ModelDescription,
+    SavedArchitecture,
+    SavedHead,
+    SavedRound,
+    read_description,
+)
 from facetask.network import BaseNetwork, Round, following, load_state, trace_architecture
 from facetask.preprocessing import Preprocessing
-from facetask.records import Flip, Kind
 from facetask.stages.prune import build_pruned
-from facetask.task_kind import Decision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,63 +44,16 @@ if TYPE_CHECKING:
     from facetask.surgery import ChannelGraph
     from facetask.task_network import TaskNetwork
 
-FORMAT_VERSION = 2
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 EXPORTS = ("model.onnx", "model.pt2")
-
-
-class _Base(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Architecture(_Base):
-    name: str
-    revision: str
-    params: dict[str, Any]
-
-
-class _Task(_Base):
-    name: str
-    kind: Kind
-    unit: str
-    classes: tuple[str, ...]
-    edges: tuple[tuple[float, ...], ...]
-    flip: Flip | tuple[Flip, ...]
-
-
-class _Round(_Base):
-    cut: str
-    keep: dict[str, list[int]]
-
-    def decoded(self) -> Round:
-        """Return the round with its keep sets as arrays."""
-        return Round(self.cut, {tap: np.array(kept, dtype=np.intp) for tap, kept in self.keep.items()})
-
-
-class ModelDescription(_Base):
-    """The contents of ``model.json``."""
-
-    format_version: int
-    facetask_version: str
-    architecture: _Architecture
-    rounds: Annotated[list[_Round], Field(min_length=1)]
-    n_outputs: PositiveInt
-    preprocessing: dict[str, Any]
-    task: _Task
-    decision: Decision
-    weights_licence: str
-    weights_source: str
-    labels_licence: str
-    metrics: dict[str, float | None]
 
 
 class FaceModel(nn.Module):
     """A saved network with all that it takes to use it.
 
     Attributes:
-        network: Backbone and head.
+        network: Backbone and heads.
         preprocessing: What the network expects of an image.
-        task: What it predicts.
+        tasks: What its heads predict, one or more.
         description: Everything that was saved with it, licences included.
     """
 
@@ -102,7 +62,7 @@ class FaceModel(nn.Module):
         self.network = network
         self.description = description
         self.preprocessing = Preprocessing.from_json(description.preprocessing)
-        self.task = TaskSpec(**description.task.model_dump())
+        self.tasks = tuple(head.spec for head in description.heads)
 
     @property
     def weights_licence(self) -> str:
@@ -110,7 +70,7 @@ class FaceModel(nn.Module):
         return self.description.weights_licence
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the head's outputs ``(batch, n_outputs)`` for normalised images, in the label's unit."""
+        """Return the heads' outputs side by side, ``(batch, n_outputs)``, for normalised images."""
         outputs: Tensor = self.network(x)
         return outputs
 
@@ -123,8 +83,8 @@ class FaceModel(nn.Module):
         """Yield the task's value for each image file, preprocessed as in training.
 
         Each is a dict with ``value`` and, by the task's kind, ``unit``, ``score`` or ``regressed``. Of several labels,
-        ``value`` (0 or 1) and ``score`` are dicts by label. Where the model wants aligned faces, ``face_found`` says
-        whether this one was.
+        ``value`` (0 or 1) and ``score`` are dicts by label. A model of several tasks gives such a dict for each, under
+        ``tasks`` by the task's name. Where the model wants aligned faces, ``face_found`` says whether this one was.
 
         Args:
             paths: The images.
@@ -136,7 +96,7 @@ class FaceModel(nn.Module):
             DataError: If an image cannot be read.
             WeightsError: If landmarks are to be found, and dlib or its predictor is not installed.
         """
-        kind = self.task.behaviour()
+        device = next(self.network.parameters()).device
         for start in range(0, len(paths), batch_size):
             batch = [Path(path) for path in paths[start : start + batch_size]]
             with warnings.catch_warnings():
@@ -144,11 +104,18 @@ class FaceModel(nn.Module):
                 points = self._points(batch, None if landmarks is None else landmarks[start : start + batch_size])
                 pixels = np.stack([self.preprocessing.load(*pair) for pair in zip(batch, points, strict=True)])
             with torch.inference_mode():
-                inputs = self.preprocessing.normalise(torch.from_numpy(pixels).to(self.network.head.weight.device))
-                outputs = self(inputs).double().cpu().numpy()
-            for prediction, own in zip(kind.activate(outputs), points, strict=True):
-                described = kind.describe(prediction, self.description.decision)
-                yield described if own is None else {**described, "face_found": bool(is_known(own))}
+                inputs = self.preprocessing.normalise(torch.from_numpy(pixels).to(device))
+                outputs = self.network.read(self.network.backbone(inputs))
+            described = [self._described(*each) for each in zip(self.description.heads, outputs, strict=True)]
+            for own, values in zip(points, zip(*described, strict=True), strict=True):
+                names = [task.name for task in self.tasks]
+                found = values[0] if len(values) == 1 else {"tasks": dict(zip(names, values, strict=True))}
+                yield found if own is None else {**found, "face_found": bool(is_known(own))}
+
+    def _described(self, head: SavedHead, outputs: Tensor) -> list[dict[str, Any]]:
+        """Return one task's predictions for a reader, one an image."""
+        kind = head.spec.behaviour()
+        return [kind.describe(each, head.decision) for each in kind.activate(outputs.double().cpu().numpy())]
 
     def _points(
         self, paths: Sequence[Path], landmarks: NDArray[np.float64] | None
@@ -161,17 +128,7 @@ class FaceModel(nn.Module):
         return list(five_points(landmarks))
 
 
-def save_model(
-    folder: Path,
-    network: TaskNetwork,
-    base: BaseNetwork,
-    last: Round,
-    *,
-    task: TaskSpec,
-    decision: Decision,
-    labels_licence: str,
-    metrics: dict[str, float | None],
-) -> None:
+def save_model(folder: Path, network: TaskNetwork, base: BaseNetwork, last: Round, heads: Sequence[SavedHead]) -> None:
     """Write a network and its description into a folder, each file whole or not at all; the description comes last.
 
     Args:
@@ -179,10 +136,7 @@ def save_model(
         network: The pruned network, perhaps finetuned.
         base: What it was pruned from.
         last: The round of pruning that made it.
-        task: What it predicts.
-        decision: What was learned on validation for its outputs.
-        labels_licence: The labels' licence.
-        metrics: Test metrics.
+        heads: What its heads are for.
 
     Raises:
         RunDirError: If they cannot be written.
@@ -195,23 +149,16 @@ def save_model(
     description = ModelDescription(
         format_version=FORMAT_VERSION,
         facetask_version=__version__,
-        architecture=_Architecture(
+        architecture=SavedArchitecture(
             name=base.architecture.name,
             revision=base.architecture.revision,
             params=base.architecture.portable(base.params).model_dump(mode="json"),
         ),
-        rounds=[
-            _Round(cut=done.cut, keep={tap: kept.tolist() for tap, kept in done.keep.items()})
-            for done in (*base.rounds, last)
-        ],
-        n_outputs=network.head.out_features,
+        rounds=[SavedRound.of(done) for done in (*base.rounds, last)],
+        heads=list(heads),
         preprocessing=base.preprocessing.to_json(),
-        task=_Task(**asdict(task)),
-        decision=decision,
         weights_licence=base.licence,
         weights_source=base.source,
-        labels_licence=labels_licence,
-        metrics=metrics,
     )
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     try:
@@ -242,16 +189,16 @@ def load_model(folder: str | os.PathLike[str], plugins: PluginManager | None = N
     description, architecture, state = _read(Path(folder), plugins)
     try:
         graph = _before_last_round(description, architecture)
-        last = description.rounds[-1].decoded()
-        model = FaceModel(build_pruned(graph, last.cut, last.keep, description.n_outputs), description)
+        heads = [(head.cut, head.n_outputs) for head in description.heads]
+        network = build_pruned(graph, heads, description.rounds[-1].decoded().keep)
     except (FacetaskError, ValueError, TypeError, LookupError) as error:
         raise _misfit(Path(folder), description, error) from error
-    _fill(model.network, state, Path(folder))
-    return model.eval()
+    _fill(network, state, Path(folder))
+    return FaceModel(network, description).eval()
 
 
 def load_base(folder: str | os.PathLike[str], plugins: PluginManager | None = None) -> BaseNetwork:
-    """Return a saved model's network, without its head, to be pruned further.
+    """Return a saved model's network, without its heads, to be pruned further.
 
     Raises:
         CheckpointError: As :func:`load_model`.
@@ -261,7 +208,7 @@ def load_base(folder: str | os.PathLike[str], plugins: PluginManager | None = No
     description, architecture, state = _read(folder, plugins)
     try:
         rounds = tuple(done.decoded() for done in description.rounds)
-        graph = _before_last_round(description, architecture).cut(rounds[-1].cut).pruned(rounds[-1].keep)
+        graph = _before_last_round(description, architecture).cut(*rounds[-1].cuts).pruned(rounds[-1].keep)
         params = _params(description, architecture)
         follows = following(architecture, params, graph, rounds)
     except (FacetaskError, ValueError, TypeError, LookupError) as error:
@@ -289,7 +236,7 @@ def _read(folder: Path, plugins: PluginManager | None) -> tuple[ModelDescription
 
     from facetask.plugin_manager import default_manager
 
-    description = _read_description(folder / DESCRIPTION)
+    description = read_description(folder / DESCRIPTION)
     saved = description.architecture
     architecture: Architecture = (plugins or default_manager()).find("architecture", saved.name)  # type: ignore[assignment]
     if architecture.revision != saved.revision:
@@ -309,7 +256,7 @@ def _before_last_round(description: ModelDescription, architecture: Architecture
     preprocessing = Preprocessing.from_json(description.preprocessing)
     graph = trace_architecture(architecture, params, architecture.build(params), preprocessing)
     for done in description.rounds[:-1]:
-        graph = graph.cut(done.cut).pruned(done.decoded().keep)
+        graph = graph.cut(*done.cuts).pruned(done.decoded().keep)
     return graph
 
 
@@ -329,20 +276,3 @@ def _fill(module: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
         load_state(module, state, str(folder / WEIGHTS))
     except WeightsError as error:
         raise CheckpointError(str(error)) from None
-
-
-def _read_description(path: Path) -> ModelDescription:
-    """Read model.json; its version is checked before anything else in it."""
-    if not path.is_file():
-        raise CheckpointError(f"{path.parent}: no saved model (no {path.name}); a run saves one in model/ and TASK")
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        version = fields["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a model description ({type(error).__name__}: {error})") from None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"{path}: format version {version!r}, this facetask reads {FORMAT_VERSION}")
-    try:
-        return ModelDescription.model_validate(fields)
-    except ValidationError as error:
-        raise CheckpointError(f"{path}: {error}") from None

@@ -183,6 +183,9 @@ class SplitConfig(_Section):
     min_per_class: Annotated[int, Field(ge=1)] = 1
 
 
+_PARTITION_KEYS = {"fractions", "group_by", "stratify_by"}  # min_per_class masks labels, and moves no image
+
+
 def can_name_a_folder(label: str) -> bool:
     """Return whether a task's name can name its folder in the run directory, on any platform."""
     return bool(label) and label not in (".", "..") and not set(label) & set('/\\:*?"<>|\0')
@@ -273,6 +276,8 @@ class PruneConfig(_Section):
         round_to: Kept widths are rounded to the nearest multiple of this, which many processors compute faster.
         reconstruct: On so many training images the weights of every layer are changed so that its kept inputs stand in
             for the dropped ones; 0: they are sliced only, as in the paper.
+        share: One network for all tasks, with a head each, which keeps what any of them needs and is finetuned for all
+            together; false: a network for each.
     """
 
     knee: Literal["threshold", "elbow", "one-standard-error"] | KneeSize = "threshold"
@@ -284,6 +289,7 @@ class PruneConfig(_Section):
     macs: Annotated[float, Field(gt=0, le=1)] | None = None
     round_to: Annotated[int, Field(ge=1)] = 1
     reconstruct: Annotated[int, Field(ge=0)] = 256
+    share: bool = False
 
     @model_validator(mode="after")
     def _budget_is_used(self) -> PruneConfig:
@@ -502,7 +508,7 @@ def _validated(document: Document, base: Path, plugins: PluginLookup | None) -> 
             params[path] = found
     try:
         config = RunConfig.model_validate_json(json.dumps(structure), context={"base": base})
-        problems += _too_few_trials(config)
+        problems += [*_too_few_trials(config), *_unshareable(config)]
     except ValidationError as error:
         problems += _problems(error, RunConfig, structure, ())
     document.raise_problems(problems)
@@ -533,6 +539,28 @@ def _too_few_trials(config: RunConfig) -> Iterator[Problem]:
             ("prune", "stable"),
             "how often a filter is chosen cannot be told from one trial; set trials to 2 or more, or curve.bootstrap",
         )
+
+
+def _unshareable(config: RunConfig) -> Iterator[Problem]:
+    """Yield why the tasks cannot share a network."""
+    if not config.prune.share:
+        return
+    if len(config.satellite_tasks) == 1:
+        yield Problem(("prune", "share"), "one task has nobody to share a network with; name more, or leave share out")
+    for index, task in enumerate(config.satellite_tasks):
+        given = set() if task.split is None else task.split.model_fields_set
+        differing = [
+            name
+            for name in SplitConfig.model_fields
+            if name in given & _PARTITION_KEYS and getattr(task.split, name) != getattr(config.split, name)
+        ]
+        if differing:
+            yield Problem(
+                ("satellite_tasks", index, "split"),
+                "prune.share trains one network for all tasks, so that all must be split alike: else an image that "
+                f"trains one task tests another; leave {', '.join(differing)} out here, set it under split: for all "
+                "tasks, or give this task a run of its own",
+            )
 
 
 def _choices(structure: Any) -> Iterator[tuple[str, KeyPath, dict[str, Any]]]:

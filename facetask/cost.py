@@ -89,10 +89,10 @@ class ModelCost:
     """What a saved model costs, beside the whole base network that it was carved out of.
 
     Attributes:
-        task: The task's name.
+        task: The task's name; of a model of several tasks, all of them.
         architecture: The base network's name.
         base: The base network's cost, with its own head.
-        pruned: The saved model's cost, with its head.
+        pruned: The saved model's cost, with all its heads.
         file_bytes: Size of the saved model's weights file.
         onnx_bytes: Sizes as ONNX files, of ``base`` and ``pruned``; empty where they cannot be converted.
         threads: Threads that every runtime used.
@@ -163,8 +163,9 @@ def model_cost(
         CheckpointError: If the model cannot be read.
         PluginError: If the architecture's plugin is not there.
     """
-    from facetask.checkpoint import WEIGHTS, load_model  # which imports this module
+    from facetask.checkpoint import load_model  # which imports this module
     from facetask.export import convert, run_onnx
+    from facetask.model_description import WEIGHTS
 
     model = load_model(folder, plugins)
     shape = model.preprocessing.input_shape
@@ -178,7 +179,7 @@ def model_cost(
     except ExportError as error:
         notes.append(f"onnxruntime is left out: {error}")
     return ModelCost(
-        task=model.task.name,
+        task=", ".join(task.name for task in model.tasks),
         architecture=model.description.architecture.name,
         base=network_cost(base, shape),
         pruned=network_cost(pruned, shape),

@@ -82,12 +82,15 @@ def compare(
 ) -> None:
     """Print several runs side by side, task by task."""
     from facetask.experiments.compare import as_text, compare_runs, comparison_table, not_comparable, write_comparison
+    from facetask.experiments.together import together_table, together_text
 
     found = compare_runs(runs)
     if as_json:
         print(json.dumps(found.model_dump(mode="json"), indent=2, ensure_ascii=False))
     else:
         texts = [[task.name, as_text(comparison_table(task)), *not_comparable(task)] for task in found.tasks]
+        if found.together is not None:
+            texts.append([together_text(found.together), as_text(together_table(found.together))])
         print("\n\n".join("\n".join(lines) for lines in texts))
     if out is not None:
         write_comparison(found, out)

@@ -1,8 +1,9 @@
 """A saved model as one file for another runtime: ONNX, or torch's own ``.pt2``.
 
 The exported network takes what :meth:`FaceModel.forward` takes, images normalised as its metadata say, in batches of
-any size, and gives the head's outputs. The metadata are strings under the same keys in both formats: ONNX's
-``metadata_props``, and the ``extra_files`` of ``torch.export.load``.
+any size. It has an output for each of the model's tasks, in their order: ONNX names it after the task, ``.pt2`` gives a
+tuple where there are several. The metadata are strings under the same keys in both formats: ONNX's ``metadata_props``,
+and the ``extra_files`` of ``torch.export.load``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from facetask.checkpoint import FaceModel
     from facetask.plugin_manager import PluginManager
+    from facetask.task_network import TaskNetwork
 
 INPUT = "images"
 OPSET = 18  # the lowest that torch's exporter writes: the more runtimes read it
@@ -37,12 +39,13 @@ CHECKED_BATCHES = (1, 3)
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _OUTPUTS = {
     "continuous": "the value",
-    "binary": "one score: the second class where it is above the threshold of facetask.decision",
-    "binned": "the value, which the edges of facetask.task bin",
+    "binary": "one score: the second class where it is above the decision's threshold",
+    "multilabel": "one log-odds for each label: yes where its logistic function is above the decision's threshold",
+    "binned": "the value, which the edges bin",
     "nominal": "one logit for each class",
 }
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Export:
 class _Format:
     """A file format: how a program becomes a file's bytes, and how these are run."""
 
-    write: Callable[[ExportedProgram, Mapping[str, str], str], bytes]
+    write: Callable[[ExportedProgram, Mapping[str, str], Sequence[str]], bytes]
     read: Callable[[bytes], Forward]
 
 
@@ -90,7 +93,8 @@ def export_model(
     model = load_model(folder, plugins)
     path = Path(out) if out is not None else Path(folder) / f"model.{form}"
     shape = model.preprocessing.input_shape
-    content = convert(model.network, shape, form, what=str(folder), notes=metadata(model), output=model.task.name)
+    names = [task.name for task in model.tasks]
+    content = convert(_Heads(model.network), shape, form, what=str(folder), notes=metadata(model), outputs=names)
     with _converting(str(folder), form):
         found = difference(model, FORMATS[form].read(content))
     if not found <= TOLERANCE:
@@ -109,17 +113,17 @@ def convert(
     *,
     what: str,
     notes: Mapping[str, str] | None = None,
-    output: str = "outputs",
+    outputs: Sequence[str] = ("outputs",),
 ) -> bytes:
     """Return a network as a file's bytes; it takes batches of any size.
 
     Args:
-        network: The network, in evaluation mode on the processor.
+        network: The network, in evaluation mode on the processor; it gives a tensor, or a tuple of several.
         input_shape: Channels, height and width of its input.
         form: ``onnx`` or ``pt2``.
         what: What an error calls the network.
         notes: The file's metadata.
-        output: What ONNX calls the output; underscores follow where something else in the network has that name.
+        outputs: What ONNX calls the outputs; underscores follow where something else in the network has that name.
 
     Raises:
         ExportError: If the format is unknown, its packages are missing or the network cannot be converted.
@@ -127,22 +131,28 @@ def convert(
     if form not in FORMATS:
         raise ExportError(f"unknown format {form!r}{did_you_mean(form, FORMATS)}")
     with _converting(what, form):
-        return FORMATS[form].write(_program(network, input_shape), notes or {}, output)
+        return FORMATS[form].write(_program(network, input_shape), notes or {}, outputs)
 
 
 def metadata(model: FaceModel) -> dict[str, str]:
     """Return what an exported file says of itself: plain text, or JSON where there is more than one value."""
     from facetask import __version__
 
-    description, task = model.description, asdict(model.task)
+    description = model.description
+    tasks = [
+        {
+            **{key: value for key, value in asdict(spec).items() if key != "flip"},
+            "outputs": _OUTPUTS[spec.kind],
+            "decision": head.decision,
+            "labels_licence": head.labels_licence,
+        }
+        for spec, head in zip(model.tasks, description.heads, strict=True)
+    ]
     return {
         "facetask.preprocessing": json.dumps(model.preprocessing.to_json()),
-        "facetask.task": json.dumps({key: task[key] for key in ("name", "kind", "unit", "classes", "edges")}),
-        "facetask.outputs": _OUTPUTS[model.task.kind],
-        "facetask.decision": json.dumps(description.decision),
+        "facetask.tasks": json.dumps(tasks),
         "facetask.weights_licence": description.weights_licence,
         "facetask.weights_source": description.weights_source,
-        "facetask.labels_licence": description.labels_licence,
         "facetask.version": __version__,
     }
 
@@ -150,27 +160,31 @@ def metadata(model: FaceModel) -> dict[str, str]:
 def difference(model: FaceModel, exported: Forward) -> float:
     """Return how far an exported model's outputs are from the torch model's, on random pixels in batches of 1 and 3.
 
-    It is the largest absolute difference as a share of the largest sum of absolute terms that the head adds up, which
-    is what floating-point numbers can promise: where a head's large terms cancel, rounding alone, torch's own included,
-    changes the small outputs by much more.
+    It is, over all heads, the largest absolute difference as a share of the largest sum of absolute terms that the head
+    adds up, which is what floating-point numbers can promise: where a head's large terms cancel, rounding alone,
+    torch's own included, changes the small outputs by much more.
     """
     generator = torch.Generator().manual_seed(0)
-    head, shares = model.network.head, []
+    network, shares = model.network, []
     for batch in CHECKED_BATCHES:
         shape = (batch, *model.preprocessing.input_shape)
         images = model.preprocessing.normalise(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
         with torch.inference_mode():
-            responses = model.network.backbone(images)
-            expected, found = head(responses), exported(images)
-            if found.shape != expected.shape:
+            responses, found = network.backbone(images), exported(images)
+            expected, read = network.read(responses), network.read_by(responses)
+            if [each.shape for each in found] != [each.shape for each in expected]:
                 return float("inf")
-            terms = responses.abs() @ head.weight.abs().T + head.bias.abs()
-            shares.append((found - expected).abs().max() / terms.max().clamp(min=torch.finfo(terms.dtype).tiny))
+            for head, own, theirs, x in zip(network.linear, expected, found, read, strict=True):
+                terms = x.abs() @ head.weight.abs().T + head.bias.abs()
+                shares.append((theirs - own).abs().max() / terms.max().clamp(min=torch.finfo(terms.dtype).tiny))
     return float(torch.stack(shares).max())
 
 
 def run_onnx(content: bytes) -> Forward:
-    """Return an ONNX file's network, run by onnxruntime on the processor with as many threads as torch has."""
+    """Return an ONNX file's network, run by onnxruntime on the processor with as many threads as torch has.
+
+    It gives a tuple of all outputs.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -178,12 +192,18 @@ def run_onnx(content: bytes) -> Forward:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
+    return lambda images: tuple(map(torch.from_numpy, session.run(None, {INPUT: images.numpy()})))
 
 
 def run_pt2(content: bytes) -> Forward:
-    """Return a ``.pt2`` file's network, run by torch."""
-    return torch.export.load(BytesIO(content)).module()
+    """Return a ``.pt2`` file's network, run by torch; it gives a tuple of all outputs."""
+    network = torch.export.load(BytesIO(content)).module()
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        found = network(images)
+        return (found,) if isinstance(found, Tensor) else tuple(found)
+
+    return run
 
 
 def _program(network: nn.Module, input_shape: tuple[int, int, int]) -> ExportedProgram:
@@ -198,7 +218,7 @@ def _program(network: nn.Module, input_shape: tuple[int, int, int]) -> ExportedP
     return program
 
 
-def _to_onnx(program: ExportedProgram, notes: Mapping[str, str], output: str) -> bytes:
+def _to_onnx(program: ExportedProgram, notes: Mapping[str, str], outputs: Sequence[str]) -> bytes:
     """Return a program as an ONNX file."""
     missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -218,12 +238,12 @@ def _to_onnx(program: ExportedProgram, notes: Mapping[str, str], output: str) ->
         del item.metadata_props[:]  # the exporter's notes on every node
     for key, value in notes.items():
         proto.metadata_props.add(key=key, value=value)
-    _name_output(graph, output)
+    _name_outputs(graph, outputs)
     content: bytes = proto.SerializeToString()
     return content
 
 
-def _to_pt2(program: ExportedProgram, notes: Mapping[str, str], output: str) -> bytes:
+def _to_pt2(program: ExportedProgram, notes: Mapping[str, str], outputs: Sequence[str]) -> bytes:
     """Return a program as a ``.pt2`` file, whose outputs have no names."""
     file = BytesIO()
     torch.export.save(program, file, extra_files=dict(notes))
@@ -240,10 +260,23 @@ class _OneInput(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the network's outputs."""
-        outputs: Tensor = self.network(images)
+        outputs: Tensor | tuple[Tensor, ...] = self.network(images)
         return outputs
+
+
+class _Heads(nn.Module):
+    """A task network with an output for each head; one head's output alone is no tuple."""
+
+    def __init__(self, network: TaskNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the heads' outputs."""
+        outputs: tuple[Tensor, ...] = self.network.read(self.network.backbone(images))
+        return outputs[0] if len(outputs) == 1 else outputs
 
 
 @contextlib.contextmanager
@@ -262,19 +295,22 @@ def _converting(what: str, form: str) -> Iterator[None]:
         ) from error
 
 
-def _name_output(graph: Any, name: str) -> None:
-    """Name an ONNX graph's output, with underscores after it where something else has that name."""
-    (output,) = graph.output
-    old, made = output.name, {value for node in graph.node for value in node.output}
-    taken = (made | {item.name for item in (*graph.input, *graph.initializer)}) - {old}
-    while name in taken:
-        name += "_"
-    output.name = name
+def _name_outputs(graph: Any, names: Sequence[str]) -> None:
+    """Name an ONNX graph's outputs, with underscores after each where something else has that name."""
+    made = {value for node in graph.node for value in node.output}
+    taken = (made | {item.name for item in (*graph.input, *graph.initializer)}) - {item.name for item in graph.output}
+    renamed: dict[str, str] = {}
+    for output, wanted in zip(graph.output, names, strict=True):
+        name = wanted
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        renamed[output.name] = name
+        output.name = name
     for node in graph.node:
         for values in (node.input, node.output):
             for i, value in enumerate(values):
-                if value == old:
-                    values[i] = name
+                values[i] = renamed.get(value, value)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,9 +1,11 @@
-"""From curves to keep sets: what every tap up to the cut keeps, one coupled group at a time."""
+"""From curves to keep sets: what every tap of a cut network keeps, one coupled group at a time.
+
+Each task that reads the network chooses as if it were alone; what any of them chooses is kept.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from facetask.curves import Curve
 from facetask.knees import exactly, find_knee, ranked
 from facetask.stability import selection_probability, stable_components
 from facetask.surgery import CoupledGroup
+from facetask.widths import give_every_tap_one, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,6 +80,55 @@ class GroupChoice:
 
 
 @dataclass(frozen=True)
+class TaskAtCut:
+    """A task with the cut that its head reads.
+
+    Attributes:
+        task: The task.
+        graph: The graph that ends at its cut.
+        trials: The trial's curves, then those of the other trials, which only some settings need.
+    """
+
+    task: Satellite
+    graph: ChannelGraph
+    trials: Sequence[TrialCurves]
+
+    @property
+    def cut(self) -> str:
+        """The tap that its head reads."""
+        return self.graph.taps[-1].name
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What one task would keep of one coupled group.
+
+    Attributes:
+        group: The group, in the graph that ends at the task's cut.
+        kept: Which components, ``(n_components,)``.
+        ranking: All components, the one to keep first in front.
+        curve: As in :class:`GroupChoice`.
+        knee: As there.
+        notes: As there.
+    """
+
+    group: CoupledGroup
+    kept: NDArray[np.bool_]
+    ranking: NDArray[np.intp]
+    curve: Curve | None
+    knee: int | None
+    notes: tuple[str, ...]
+
+    def choice(self, keep: KeepSets) -> GroupChoice:
+        """Return how it was chosen, and how many components the keep sets hold in the end."""
+        kept = np.zeros(self.group.n_components, dtype=bool)
+        for tap, component in self.group.component.items():
+            if tap in keep:
+                kept[component[keep[tap]]] = True
+        return GroupChoice(self.group.taps, self.group.n_components, self.curve, self.knee, int(kept.sum()), self.notes)
+
+
+@dataclass(frozen=True)
 class Choice:
     """What one curve, or the same curve of several trials, says is to be kept.
 
@@ -135,29 +187,45 @@ def choose_keep_sets(
     graph: ChannelGraph,
     follows: Mapping[str, str],
     responses: Responses,
-    task: Satellite,
-    trials: Sequence[TrialCurves],
+    tasks: Sequence[TaskAtCut],
     settings: PruneConfig,
-) -> tuple[dict[str, NDArray[np.intp]], tuple[GroupChoice, ...]]:
-    """Return a keep set for every tap of a cut graph, and how each coupled group came to its own.
+) -> tuple[dict[str, NDArray[np.intp]], tuple[tuple[GroupChoice, ...], ...]]:
+    """Return a keep set for every tap of a cut graph, and how each task came to its part of each coupled group.
 
     Args:
-        graph: The graph that ends at the cut.
+        graph: The graph that ends at all the tasks' cuts.
         follows: Taps that keep the same indices as another.
         responses: All taps' responses.
-        task: The satellite task.
-        trials: The trial's curves, then those of the other trials, which only some settings need.
+        tasks: The tasks, one or more; what any of them chooses is kept.
         settings: The knee's rule, coupling and rounding.
     """
-    trials = trials if needs_all_trials(settings) else trials[:1]
+    following = _following(graph, follows, {each.cut for each in tasks}) if settings.couple != "free" else {}
+    wishes = [_wishes(each, following, responses, settings) for each in tasks]
+    keep: dict[str, NDArray[np.intp]] = {}
+    for group in graph.groups:
+        wanted = [wish for own in wishes for wish in own if set(group.taps) & set(wish.group.taps)]
+        if wanted:
+            kept, ranking = _of_any(wanted, group)
+            give_every_tap_one(kept, group, ranking)
+            kept = rounded(kept, group, ranking, settings.round_to)
+            keep |= {tap: np.flatnonzero(kept[group.component[tap]]) for tap in group.taps}
+    for tap in following:
+        if following[tap] in keep:
+            keep[tap] = keep[following[tap]]
+    return keep, tuple(tuple(wish.choice(keep) for wish in own) for own in wishes)
+
+
+def _wishes(
+    each: TaskAtCut, following: Collection[str], responses: Responses, settings: PruneConfig
+) -> tuple[_Wish, ...]:
+    """Return what one task alone would keep of each coupled group below its cut; taps that follow another have none."""
+    trials = each.trials if needs_all_trials(settings) else each.trials[:1]
     scope = trials[0].chooser.selector.scope
-    following = _following(graph, follows) if settings.couple != "free" else {}
-    groups = tuple(group for group in graph.groups if not following.keys() & set(group.taps))
+    groups = tuple(group for group in each.graph.groups if not set(following) & set(group.taps))
     if scope == "all":
         groups = (_everything(groups),)
     by_tap = settings.couple in ("union", "intersection") and scope == "group"
-    keep: dict[str, NDArray[np.intp]] = {}
-    choices = []
+    wishes = []
     for group in groups:
         if group.fixed.all():
             continue
@@ -166,29 +234,39 @@ def choose_keep_sets(
             kept, ranking, notes = _by_tap_curves(group, [trial.curves for trial in trials], settings)
             kept |= group.fixed
         else:
-            curves = [trial.of(group, responses, task) for trial in trials]
+            curves = [trial.of(group, responses, each.task) for trial in trials]
             choice = choose(curves, group.n_components, settings)
             curve, knee, ranking, notes = curves[0], choice.knee, choice.ranking, choice.notes
             kept = _with_fixed(_mask(choice.support, group.n_components), group.fixed, ranking, settings)
-        give_every_tap_one(kept, group, ranking)
-        kept = rounded(kept, group, ranking, settings.round_to)
-        choices.append(GroupChoice(group.taps, group.n_components, curve, knee, int(kept.sum()), notes))
-        keep |= {tap: np.flatnonzero(kept[group.component[tap]]) for tap in group.taps}
-    for tap in following:
-        if following[tap] in keep:
-            keep[tap] = keep[following[tap]]
-    return keep, tuple(choices)
+        wishes.append(_Wish(group, kept, ranking, curve, knee, notes))
+    return tuple(wishes)
 
 
-def _following(graph: ChannelGraph, follows: Mapping[str, str]) -> dict[str, str]:
+def _of_any(wishes: Sequence[_Wish], group: CoupledGroup) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Return which components of a group any task keeps, and all of them by the best place that any gives them.
+
+    A task that cuts lower sees fewer of the group's taps, and perhaps fewer ties between their components.
+    """
+    kept, place = group.fixed.copy(), np.full(group.n_components, np.iinfo(np.intp).max)
+    for wish in wishes:
+        rank = np.empty(wish.group.n_components, dtype=np.intp)
+        rank[wish.ranking] = np.arange(len(rank))
+        for tap in group.taps:
+            if tap in wish.group.component:
+                own = wish.group.component[tap]
+                np.logical_or.at(kept, group.component[tap], wish.kept[own])
+                np.minimum.at(place, group.component[tap], rank[own])
+    return kept, np.argsort(place, kind="stable")
+
+
+def _following(graph: ChannelGraph, follows: Mapping[str, str], cuts: Collection[str]) -> dict[str, str]:
     """Return the taps that follow another in this graph.
 
-    A tap that is coupled with others has its group's curve, and the one at the cut, which feeds the head, its own.
+    A tap that is coupled with others has its group's curve, and one at a cut, which feeds a head, its own.
     """
     alone = {group.taps[0] for group in graph.groups if len(group.taps) == 1}
     names = {tap.name for tap in graph.taps}
-    cut = graph.taps[-1].name
-    return {tap: leader for tap, leader in follows.items() if tap in alone and tap != cut and leader in names}
+    return {tap: leader for tap, leader in follows.items() if tap in alone and tap not in cuts and leader in names}
 
 
 def _with_fixed(
@@ -223,41 +301,6 @@ def _by_tap_curves(
         notes += [f"{tap}: {note}" for note in choice.notes]
     kept = wanted if settings.couple == "union" else wanted & ~refused
     return kept, ranked(np.concatenate(order), group.n_components), tuple(notes)
-
-
-def rounded(
-    kept: NDArray[np.bool_], group: CoupledGroup, ranking: NDArray[np.intp], multiple: int
-) -> NDArray[np.bool_]:
-    """Return a keep set with which every tap's width is the nearest multiple, at least one, or all that there is.
-
-    Components that the same taps have are rounded together. The last ranked of those kept go, or the first ranked of
-    the others come; what is fixed stays.
-    """
-    if multiple == 1:
-        return kept
-    membership = np.stack([np.bincount(group.component[tap], minlength=group.n_components) for tap in group.taps])
-    rank = np.empty(group.n_components, dtype=np.intp)
-    rank[ranking] = np.arange(group.n_components)
-    rounded = np.zeros_like(kept)
-    patterns, pattern = np.unique(membership, axis=1, return_inverse=True)
-    for index in range(patterns.shape[1]):
-        members = np.flatnonzero(pattern.ravel() == index)
-        channels = math.gcd(*patterns[:, index].tolist()) or 1  # of each tap that one component owns
-        step = multiple // math.gcd(multiple, channels)
-        n_kept = int(kept[members].sum())
-        wanted = step * max(math.floor(n_kept / step + 0.5), int(n_kept > 0))
-        wanted = max(min(wanted, len(members)), int(group.fixed[members].sum()))
-        order = np.lexsort((rank[members], ~kept[members], ~group.fixed[members]))
-        rounded[members[order[:wanted]]] = True
-    return rounded
-
-
-def give_every_tap_one(kept: NDArray[np.bool_], group: CoupledGroup, ranking: NDArray[np.intp]) -> None:
-    """Keep the first ranked component of every tap that would be left with none."""
-    for tap in group.taps:
-        own = group.component[tap]
-        if not kept[own].any():
-            kept[ranking[np.isin(ranking, own)][0]] = True
 
 
 def _everything(groups: tuple[CoupledGroup, ...]) -> CoupledGroup:

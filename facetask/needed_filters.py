@@ -1,4 +1,4 @@
-"""Keep sets by need: the label decides at the cut, and what is kept there decides everything below."""
+"""Keep sets by need: each task's label decides at its cut, and what is kept there decides everything below."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facetask.keep_sets import GroupChoice, TrialCurves, choose, give_every_tap_one, rounded
+from facetask.keep_sets import GroupChoice, TaskAtCut, choose
 from facetask.knees import ranked
+from facetask.widths import give_every_tap_one, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,45 +22,54 @@ IMAGES = 256
 
 
 def choose_needed(
-    graph: ChannelGraph, trials: Sequence[TrialCurves], settings: PruneConfig, images: Tensor, base_macs: int
-) -> tuple[dict[str, NDArray[np.intp]], tuple[GroupChoice, ...]]:
-    """Return a keep set for every tap of a cut graph, and how each coupled group came to its own.
+    graph: ChannelGraph, tasks: Sequence[TaskAtCut], settings: PruneConfig, images: Tensor, base_macs: int
+) -> tuple[dict[str, NDArray[np.intp]], tuple[tuple[GroupChoice, ...], ...]]:
+    """Return a keep set for every tap of a cut graph, and how each task came to its part of each coupled group.
 
     Args:
-        graph: The graph that ends at the cut.
-        trials: The trial's curves, then those of the other trials, which only some settings need.
-        settings: The knee's rule for the cut's own curve, the budget and the rounding.
+        graph: The graph that ends at all the tasks' cuts.
+        tasks: The tasks, one or more; each one's label decides at its own cut.
+        settings: The knee's rule for the cuts' own curves, the budget and the rounding.
         images: Normalised training images.
         base_macs: Multiply–accumulates of the whole base network for one image.
     """
-    cut = graph.taps[-1]
-    curves = [trial.curves.taps[cut.name] for trial in trials]
-    choice = choose(curves, cut.n_filters, settings)
     share = settings.budget
     assert share is not None
-    needed = graph.needed({cut.name: choice.support}, images, share * base_macs)
+    choices = [
+        choose([trial.curves.taps[each.cut] for trial in each.trials], each.graph.taps[-1].n_filters, settings)
+        for each in tasks
+    ]
+    wanted: dict[str, NDArray[np.intp]] = {}
+    for each, choice in zip(tasks, choices, strict=True):
+        wanted[each.cut] = np.union1d(wanted.get(each.cut, choice.support), choice.support)
+    needed = graph.needed(wanted, images, share * base_macs)
     keep: dict[str, NDArray[np.intp]] = {}
-    choices = []
+    told: list[list[GroupChoice]] = [[] for _ in tasks]
     for group, need in zip(graph.groups, needed, strict=True):
         if group.fixed.all():
             continue
-        at_cut = cut.name in group.taps
-        own = group.component[cut.name][choice.ranking] if at_cut else need.order[:0]
-        ranking = ranked(np.concatenate([own[: len(choice.support)], need.order, own]), group.n_components)
+        at_cut = [(each, choice) for each, choice in zip(tasks, choices, strict=True) if each.cut in group.taps]
+        own = [(group.component[each.cut][choice.ranking], len(choice.support)) for each, choice in at_cut]
+        first, rest = [order[:n] for order, n in own], [order for order, _ in own]
+        ranking = ranked(np.concatenate([*first, need.order, *rest]), group.n_components)
         kept = need.kept | group.fixed
         give_every_tap_one(kept, group, ranking)
         kept = rounded(kept, group, ranking, settings.round_to)
-        note = f"what the layers above need, at {share:.0%} of the base network's MACs"
-        alone = at_cut and len(group.taps) == 1
-        choices.append(
-            GroupChoice(
-                group.taps,
-                group.n_components,
-                curves[0] if alone else None,
-                choice.knee if alone else None,
-                int(kept.sum()),
-                choice.notes if alone else (*(choice.notes if at_cut else ()), note),
-            )
-        )
         keep |= {tap: np.flatnonzero(kept[group.component[tap]]) for tap in group.taps}
-    return keep, tuple(choices)
+        note = f"what the layers above need, at {share:.0%} of the base network's MACs"
+        for each, choice, groups in zip(tasks, choices, told, strict=True):
+            if not set(group.taps) & {tap.name for tap in each.graph.taps}:
+                continue
+            reads = each.cut in group.taps
+            alone = reads and len(group.taps) == 1
+            groups.append(
+                GroupChoice(
+                    group.taps,
+                    group.n_components,
+                    each.trials[0].curves.taps[each.cut] if alone else None,
+                    choice.knee if alone else None,
+                    int(kept.sum()),
+                    choice.notes if alone else (*(choice.notes if reads else ()), note),
+                )
+            )
+    return keep, tuple(tuple(groups) for groups in told)

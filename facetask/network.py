@@ -34,11 +34,11 @@ class Round:
     """One round of pruning.
 
     Attributes:
-        cut: The tap above which everything was removed.
-        keep: Keep set of each tap up to the cut, in the numbering of the network before the round.
+        cuts: The taps at which the network ends: what none of them needs was removed.
+        keep: Keep set of each tap that is left, in the numbering of the network before the round.
     """
 
-    cut: str
+    cuts: tuple[str, ...]
     keep: Mapping[str, NDArray[np.intp]]
 
 

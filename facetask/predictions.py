@@ -42,7 +42,7 @@ def find_images(given: Sequence[Path]) -> list[Path]:
 def print_predictions(
     model: Path, images: Sequence[Path], form: Literal["text", "csv", "json"], plugins: PluginManager
 ) -> None:
-    """Print one prediction an image, in the order given; an image that cannot be read is named and passed over.
+    """Print predictions, a row an image, in the order given; an image that cannot be read is named and passed over.
 
     Raises:
         DataError: After all others were printed, if an image could not be read.
@@ -70,10 +70,15 @@ def print_predictions(
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a prediction as one cell a value: ``value[label]``, ``score[label]`` where there are several labels."""
+    """Return a prediction as one cell a value: ``value[label]``, ``score[label]`` where there are several labels.
+
+    Cells of a model of several tasks have the task before them: ``age.value``.
+    """
     cells: dict[str, Any] = {}
     for key, value in row.items():
-        if isinstance(value, dict):
+        if key == "tasks":
+            cells |= {f"{task}.{name}": cell for task, own in value.items() for name, cell in _flat(own).items()}
+        elif isinstance(value, dict):
             cells |= {f"{key}[{label}]": inner for label, inner in value.items()}
         elif isinstance(value, list):
             cells |= {f"{key}[{index}]": inner for index, inner in enumerate(value, start=1)}
@@ -84,14 +89,21 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(row: Mapping[str, Any]) -> str:
     """Return a prediction as a line for a reader."""
-    value = row["value"]
     alone = "" if row.get("face_found", True) else " (no face found: taken as it is)"
+    if "tasks" in row:
+        return "; ".join(f"{task}: {_value_text(own)}" for task, own in row["tasks"].items()) + alone
+    return _value_text(row) + alone
+
+
+def _value_text(row: Mapping[str, Any]) -> str:
+    """Return one task's prediction for a reader."""
+    value = row["value"]
     if isinstance(value, dict):
-        return ", ".join(f"{label} {found} ({row['score'][label]:.2f})" for label, found in value.items()) + alone
+        return ", ".join(f"{label} {found} ({row['score'][label]:.2f})" for label, found in value.items())
     values = [f"{number:.4g}" if isinstance(number, float) else str(number) for number in _listed(value)]
     unit = f" {row['unit']}" if row.get("unit") else ""
     score = f" ({row['score']:.2f})" if "score" in row else ""
-    return f"{', '.join(values)}{unit}{score}{alone}"
+    return f"{', '.join(values)}{unit}{score}"
 
 
 def _listed(value: Any) -> list[Any]:

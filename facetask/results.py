@@ -125,8 +125,13 @@ class NetworkCost(Record):
 class PruneResult(Record):
     """The pruned network of the reported trial, and its test metrics over the trials."""
 
-    cut: str
-    kept: dict[str, int] = Field(description="Filters kept at each tap up to the cut.")
+    cut: str = Field(description="The tap that the task's head reads.")
+    shared: list[str] = Field(
+        default_factory=list,
+        description="The tasks that share this network, a head each, by prune.share; empty: it is this task's own. "
+        "Costs and kept filters are those of the whole network.",
+    )
+    kept: dict[str, int] = Field(description="Filters kept at each tap of the network.")
     full: dict[str, int] = Field(description="Filters that each of these taps had.")
     groups: list[GroupCurve]
     budget: float | None = Field(
@@ -142,7 +147,7 @@ class PruneResult(Record):
     conv_size_reduction: float = Field(description="The same over convolution parameters alone.")
     pruned: NetworkCost
     base: NetworkCost
-    unpruned_at_cut: NetworkCost = Field(description="The base network merely cut at the same tap, nothing pruned.")
+    unpruned_at_cut: NetworkCost = Field(description="The base network merely cut at the same taps, nothing pruned.")
     macs_note: str = Field(default="", description="Where the second counter disagrees.")
     metrics_unpruned: Metrics = Field(description="Regression on all filters of the cut tap.")
     metrics_pruned: Metrics = Field(description="Head refitted on the pruned network's own responses.")
@@ -168,7 +173,9 @@ class Epoch(Record):
     """One epoch of finetuning."""
 
     epoch: int
-    train_loss: float | None
+    train_loss: float | None = Field(
+        description="Of all tasks that share the network: the mean of each one's loss as a share of guessing's."
+    )
     validation_rmse: float | None = Field(description="In the curves' unit; null where training diverged.")
 
 
@@ -262,9 +269,13 @@ class TaskResult(Record):
     slices: list[Slice] = Field(
         default_factory=list, description="Metrics by groups of test images, as the configuration's `slices` asks."
     )
-    wall_s: dict[str, float] = Field(description="Seconds of each stage, summed over the trials.")
+    wall_s: dict[str, float] = Field(
+        description="Seconds of each stage, summed over the trials; of what tasks do together, an equal share."
+    )
     trials: list[Trial]
-    model: str | None = Field(default=None, description="The saved model's folder, inside the run directory.")
+    model: str | None = Field(
+        default=None, description="The saved model's folder, inside the run directory; tasks may share it."
+    )
 
 
 class BadImages(Record):

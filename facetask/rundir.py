@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from facetask.training_file import TrainingFile
 
 STAGES = ("regress", "curve", "prune", "finetune")
+OWN_STAGES = STAGES[:2]
+"""Each task has these for itself, whatever it shares."""
+
 Dependencies = Mapping[str, Any]
+
+
+def model_folder(config: RunConfig, task: str) -> str:
+    """Return the folder of a task's saved model inside the run's; tasks that share a network share it."""
+    return "model/shared" if config.prune.share else f"model/{task}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class RunDir:
         except RunDirError:  # of an older format, say: compute it again from the stages
             return None
         reached = results.finished and STAGES.index(results.stage) >= STAGES.index(until)
-        return results if reached and all(self.has_model(task.name) for task in results.tasks if task.model) else None
+        return results if reached and all(self.has_model(task.model) for task in results.tasks if task.model) else None
 
     def _differences(self) -> list[str]:
         """Return the keys in which the folder's configuration differs, if anything was computed with that one."""
@@ -148,13 +156,15 @@ class RunDir:
             if is_labels_table(path):
                 path.unlink()
 
-    def model_path(self, task: str) -> Path:
-        """Return the folder of a task's saved model."""
-        return self.path / "model" / task
+    def has_model(self, model: str) -> bool:
+        """Return whether a model is saved, and in today's format; its description is written last."""
+        from facetask.model_description import DESCRIPTION, FORMAT_VERSION
 
-    def has_model(self, task: str) -> bool:
-        """Return whether a task's model is saved; model.json is written last."""
-        return (self.model_path(task) / "model.json").is_file()
+        try:
+            described = json.loads((self.path / model / DESCRIPTION).read_text(encoding="utf-8"))
+            return bool(described["format_version"] == FORMAT_VERSION)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def load_stage(self, task: str, trial: int, stage: str, depends: Dependencies) -> tuple[dict[str, Any] | None, str]:
         """Return a stage's stored record if nothing that it depends on has changed, else None and what changed."""

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facetask.rundir import STAGES, RunDir
+from facetask.rundir import OWN_STAGES, STAGES, RunDir, model_folder
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
-    from facetask.outcomes import TaskRecord
     from facetask.plugin_manager import PluginManager
     from facetask.progress import Reporter
     from facetask.results import Results
-    from facetask.stage_work import StageWork
+    from facetask.trial_work import TrialWork
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class _Run:
         from facetask.prepare import prepare, respond
         from facetask.report import write_report
         from facetask.satellite import seed_of_trial
-        from facetask.stage_work import StageWork
+        from facetask.trial_work import together
 
         start = time.perf_counter()
         materials = prepare(self.config, self.plugins, self.reporter)
@@ -106,14 +105,17 @@ class _Run:
         wall_s = {"data": prepared - start, "responses": time.perf_counter() - prepared}
         records = [TaskRecord(task, self.config.trials) for task in materials.tasks]
         for stage in STAGES[: STAGES.index(self.until) + 1]:
-            for index, record in enumerate(records):
-                with self.reporter.bar(f"{stage} {record.name}", self.config.trials) as advance:
+            for work in together(stage, self.config, materials, responses, records):
+                with self.reporter.bar(f"{stage} {work.name}", self.config.trials) as advance:
                     for trial in range(self.config.trials):
-                        self._stage(StageWork(materials, responses, self.config, index, trial), stage, record)
+                        self._stage(work.of_trial(trial), stage)
                         advance(1)
-                self.reporter.line(record.line(stage))
-                for warning in record.warnings(stage, self.config):
-                    self.reporter.warn(warning)
+                if stage == "prune" and len(work.records) > 1:
+                    self.reporter.line(f"prune: one network for {work.name}")
+                for record in work.records:
+                    self.reporter.line(record.line(stage))
+                    for warning in record.warnings(stage, self.config):
+                        self.reporter.warn(warning)
             wall_s["total"] = time.perf_counter() - start
             finished = stage == self.until
             results = assemble(self.config, materials, responses, records, self.until, wall_s, finished=finished)
@@ -122,25 +124,21 @@ class _Run:
         self.reporter.line(f"report: {self.folder.report_path}")
         return results
 
-    def _stage(self, work: StageWork, stage: str, record: TaskRecord) -> None:
-        """Take one stage's result of one task and trial from the folder, or compute and store it."""
-        outcomes = record.trials[work.trial]
-        depends = work.dependencies(stage)
-        stored, changed = self.folder.load_stage(record.name, work.trial, stage, depends)
-        model = self.folder.model_path(record.name) if work.trial == 0 and stage == self.until else None
+    def _stage(self, work: TrialWork, stage: str) -> None:
+        """Take one stage's results of one trial from the folder, or compute and store them."""
+        saves = work.trial == 0 and stage == self.until and stage not in OWN_STAGES
+        model = model_folder(self.config, work.records[0].name) if saves else None
         if model is not None and stage == "prune":  # the pruned network takes the place of a finetuned one
-            self.folder.forget_stage(record.name, work.trial, "finetune")
-        if stored is not None and (stage != "finetune" or model is None or self.folder.has_model(record.name)):
-            outcomes.add(stage, work.decode(stage, stored["result"]), stored["wall_s"])
+            work.forget("finetune", self.folder)
+        known = work.recall(stage, self.folder, self.reporter)
+        if known and (stage != "finetune" or model is None or self.folder.has_model(model)):
             if stage == "prune" and model is not None:
-                work.save_pruned(outcomes, model)
+                work.save_pruned(self.folder.path / model)
             return
-        if changed:
-            self.reporter.line(f"{stage} {record.name}, trial {work.trial}: computed again, changed: {changed}")
         start = time.perf_counter()
-        training = self.folder.training_file(record.name, work.trial, stage, depends)
-        outcome = work.compute(stage, record, model, training, self.reporter)
-        outcomes.add(stage, outcome, training.earlier_s + time.perf_counter() - start)
-        self.folder.save_stage(record.name, work.trial, stage, depends, work.encode(outcome), outcomes.wall_s[stage])
+        training = work.training_file(stage, self.folder)
+        outcomes = work.compute(stage, None if model is None else self.folder.path / model, training, self.reporter)
+        work.store(stage, self.folder, outcomes, training.earlier_s + time.perf_counter() - start)
         training.remove()
-        self.plugins.notify(stage, outcome)
+        for outcome in outcomes:
+            self.plugins.notify(stage, outcome)

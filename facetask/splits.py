@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,11 @@ class Split:
     train: NDArray[np.intp]
     validation: NDArray[np.intp]
     test: NDArray[np.intp]
+
+    @classmethod
+    def of_any(cls, splits: Sequence[Split]) -> Split:
+        """Return the rows that any of some partitions has in each part; one partition as it is."""
+        return cls(*(reduce(np.union1d, [getattr(split, part) for split in splits]) for part in PARTS))
 
     def within(self, usable: NDArray[np.bool_]) -> Split:
         """Return the split's usable rows.

@@ -97,7 +97,7 @@ def check_architecture(record: Architecture, params: BaseModel | None = None) ->
         below = graph.cut(last)
         keep = below.resolve(_every_second_component(below))
         again = ChannelGraph.trace(record.build(params).eval(), preprocessing.input_shape)
-        rebuilt = build_pruned(again, last, keep, 1)
+        rebuilt = build_pruned(again, [(last, 1)], keep)
         load_state(rebuilt.backbone, below.prune(keep).state_dict(), f"{where}, pruned to half and built again")
         with torch.inference_mode():
             expected = below.masked(keep)(inputs)[:, keep[last]]

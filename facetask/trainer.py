@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,19 +18,16 @@ from torch import Tensor, nn
 
 from facetask.augment import Augment
 from facetask.fresh import start_afresh
-from facetask.known import mean_of_known, spread_of_known
-from facetask.losses import distillation_loss, training_loss
-from facetask.metrics import scaled_rmse
-from facetask.task_kind import LOSSES_ON_LOGITS
+from facetask.losses import distillation_loss
+from facetask.splits import Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facetask.config import FinetuneConfig
     from facetask.loader import ImageLoader
+    from facetask.objective import Objective
     from facetask.progress import Advance
-    from facetask.satellite import Satellite
-    from facetask.splits import Split
     from facetask.task_network import TaskNetwork
 
 
@@ -57,67 +56,55 @@ class Teacher:
 
 
 class Trainer:
-    """A network in training, its outputs in units of its own.
-
-    Attributes:
-        unit: What targets are divided by in training, ``(n_outputs,)``, so that steps mean the same for all outputs.
-    """
+    """A network in training for one or more tasks, its outputs in units of its own."""
 
     def __init__(
         self,
         network: TaskNetwork,
-        task: Satellite,
-        split: Split,
+        objective: Objective,
         settings: FinetuneConfig,
         loader: ImageLoader,
         seed: int,
         teacher: Teacher | None,
     ) -> None:
-        self._loss = task.kind.choose_loss(settings.loss)
-        self._network, self._task, self._split, self._settings, self._loader = network, task, split, settings, loader
-        self._teacher, self._targets = teacher, task.targets
-        train = self._targets[split.train]
-        self._scale = task.kind.scale(train)
-        if self._loss in LOSSES_ON_LOGITS:
-            unit = np.ones(train.shape[1])
-        else:
-            # Smooth L1 turns from square to linear near one standard deviation, whether of years or of degrees.
-            unit = spread_of_known(train) if self._loss == "smooth-l1" else self._scale
-        self.unit = np.exp2(np.round(np.log2(unit)))  # by a power of two, scaling the head there and back is exact
-        self._mirror_signs = task.spec.mirror_signs() if settings.flip else None
+        self._network, self._objective, self._settings, self._loader = network, objective, settings, loader
+        self._teacher = teacher
+        self.rows = Split.of_any([part.split for part in objective.parts]).train
         self._rng = np.random.default_rng(seed)
-        self._augment = Augment(settings, self._mirror_signs is not None, self._rng)
+        self._augment = Augment(settings, settings.flip and objective.mirrors, self._rng)
         network.to(device=loader.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.scale_outputs(1 / self.unit)
+        network.scale_outputs(1 / objective.unit)
         if settings.start == "scratch":
-            self._start_afresh(train)
+            self._start_afresh()
         self._optimiser = _optimiser(network, settings)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimiser,
             lambda step: one_cycle((step + 0.5) / (settings.epochs * self._n_batches()), settings.warmup),
         )
 
-    def predict(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Return predictions for rows, ``(len(rows), n_outputs)``, in the label's unit."""
-        outputs = self._loader.all_outputs(self._network, rows).astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):  # where training has destroyed the network
-            return self._task.kind.activate(outputs * self.unit)
+    def predict(self, rows: Sequence[NDArray[np.intp]]) -> tuple[NDArray[np.float64], ...]:
+        """Return each task's predictions for rows of its own, ``(len(rows), n_outputs)``, in the label's unit."""
+        together = reduce(np.union1d, rows)
+        outputs = self._loader.all_outputs(self._network, together).astype(np.float64)
+        return tuple(
+            part.predictions(outputs if own is together else outputs[np.searchsorted(together, own)])
+            for part, own in zip(self._objective.parts, rows, strict=True)
+        )
 
-    def score(self) -> tuple[float, NDArray[np.float64]]:
-        """Return the validation RMSE and the predictions that it is of."""
-        predicted = self.predict(self._split.validation)
-        with np.errstate(over="ignore", invalid="ignore"):
-            return scaled_rmse(predicted, self._targets[self._split.validation], self._scale), predicted
+    def score(self) -> tuple[list[float], tuple[NDArray[np.float64], ...]]:
+        """Return each task's validation RMSE and the predictions that it is of."""
+        parts = self._objective.parts
+        predicted = self.predict([part.split.validation for part in parts])
+        return [part.rmse(own) for part, own in zip(parts, predicted, strict=True)], predicted
 
     def epoch(self, advance: Advance) -> float:
         """Train on every image once; return the mean loss, or what is not finite at the first batch that gives it."""
-        rows = self._split.train
-        order = self._rng.permutation(len(rows))
+        order = self._rng.permutation(len(self.rows))
         size = self._settings.batch_size
         batches = np.array_split(order, range(size, size * self._n_batches(), size))
         total = 0.0
         _train_mode(self._network, self._settings)
-        for batch, inputs in self._loader.batches(rows, batches, self._augment):
+        for batch, inputs in self._loader.batches(self.rows, batches, self._augment):
             loss = self._batch_loss(batch, inputs)
             total += loss.item() * len(batch)
             if not np.isfinite(total):
@@ -152,19 +139,15 @@ class Trainer:
 
     def _n_batches(self) -> int:
         """Return how many steps an epoch has; statistics of a last batch of one image would be none."""
-        n, size = len(self._split.train), self._settings.batch_size
+        n, size = len(self.rows), self._settings.batch_size
         alone = self._settings.batch_norm == "train" and n > size and n % size == 1
         return -(-n // size) - alone
 
     def _batch_loss(self, rows: NDArray[np.intp], inputs: Tensor) -> Tensor:
         """Return the loss of a batch of images."""
-        wanted = self._targets[rows]
-        if self._mirror_signs is not None:
-            wanted[self._augment.mirrored] *= self._mirror_signs
         with torch.set_grad_enabled(self._settings.trains == "all"):
             responses = self._network.backbone(inputs)
-        outputs = self._network.head(responses)
-        loss = training_loss(outputs, wanted / self.unit, self._loss, self._settings.label_smoothing)
+        loss = self._objective.loss_of(self._network.read(responses), rows, self._augment.mirrored)
         as_they_are = ~self._augment.mirrored  # what the base network responds to a mirrored image is not known
         if self._teacher is not None and self._settings.distill and as_they_are.any():
             taught = self._teacher.responses[rows[as_they_are]]
@@ -172,15 +155,15 @@ class Trainer:
             loss = loss + self._settings.distill * distance
         return loss
 
-    def _start_afresh(self, train: NDArray[np.float64]) -> None:
+    def _start_afresh(self) -> None:
         """Draw the network's parameters anew; what is regressed starts from the mean label."""
-        few = self._rng.permutation(self._split.train)[:FRESH_IMAGES]
+        few = self._rng.permutation(self.rows)[:FRESH_IMAGES]
         ((_, inputs),) = self._loader.batches(few, [np.arange(len(few))])
         start_afresh(self._network.backbone, inputs)
-        self._network.head.reset_parameters()
-        mean = np.zeros(train.shape[1]) if self._loss in LOSSES_ON_LOGITS else mean_of_known(train) / self.unit
-        with torch.no_grad():
-            self._network.head.bias.copy_(torch.from_numpy(mean))
+        for head, part in zip(self._network.linear, self._objective.parts, strict=True):
+            head.reset_parameters()
+            with torch.no_grad():
+                head.bias.copy_(torch.from_numpy(part.start))
 
 
 def one_cycle(position: float, warmup: float) -> float:
@@ -204,10 +187,10 @@ def _optimiser(network: TaskNetwork, settings: FinetuneConfig) -> torch.optim.Op
     are zero.
     """
     groups = []
-    named = network.head.named_parameters("head") if settings.trains == "head" else network.named_parameters()
+    named = network.heads.named_parameters("heads") if settings.trains == "head" else network.named_parameters()
     for name, parameter in named:
         size = float(parameter.detach().square().mean().sqrt())
-        if name == "head.bias" or (settings.start == "scratch" and size == 0):
+        if (name.startswith("heads.") and name.endswith(".bias")) or (settings.start == "scratch" and size == 0):
             size = 1.0
         scale = max(size, SMALLEST_SCALE) if settings.optimiser == "scaled-adamw" else 1.0
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0

@@ -1,13 +1,13 @@
-"""Training over several epochs, which can be left and gone on with after any of them.
+"""Training for one or more tasks over several epochs, which can be left and gone on with after any of them.
 
-Validation decides which epoch is kept; epoch 0, the starting point, takes part.
+Validation decides which epoch is kept, the same for all tasks; epoch 0, the starting point, takes part.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from facetask.objective import Objective
 from facetask.progress import Silent
 from facetask.trainer import Teacher, Trainer
 
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     from facetask.task_network import TaskNetwork
     from facetask.training_file import TrainingFile
 
-    Predict = Callable[[NDArray[np.intp]], NDArray[np.float64]]
+    Array = NDArray[np.float64]
+    Predict = Callable[[Sequence[NDArray[np.intp]]], tuple[Array, ...]]
 
 
 @dataclass(frozen=True)
 class EpochScore:
-    """One epoch: mean training loss, distillation included (None at the start), and validation RMSE."""
+    """One task's epoch: mean training loss of all tasks, distillation included (None at the start), validation RMSE."""
 
     epoch: int
     train_loss: float | None
@@ -43,40 +45,50 @@ class EpochScore:
 
 
 @dataclass(frozen=True)
+class TrainedTask:
+    """How training went for one task.
+
+    Attributes:
+        epochs: Every epoch's scores, from the starting point; an epoch that diverges is the end, and left out.
+        validation: The best epoch's predictions on validation, ``(n_validation, n_outputs)``.
+    """
+
+    epochs: tuple[EpochScore, ...]
+    validation: Array
+
+
+@dataclass(frozen=True)
 class Trained:
     """How training went; the network is left at its best epoch, its outputs in the trainer's unit.
 
     Attributes:
-        epochs: Every epoch's scores, from the starting point; an epoch that diverges is the end, and left out.
+        tasks: How it went for each task.
         best_epoch: The epoch that was kept.
-        validation: Its predictions on validation, ``(n_validation, n_outputs)``.
         observed: What an observer made of each epoch.
-        predict: Returns the network's predictions for rows, ``(len(rows), n_outputs)``.
-        unit: What the outputs are divided by, ``(n_outputs,)``.
+        predict: Returns each task's predictions for rows of its own, ``(len(rows), n_outputs)``.
+        unit: What all tasks' outputs are divided by, ``(n_outputs,)``.
     """
 
-    epochs: tuple[EpochScore, ...]
+    tasks: tuple[TrainedTask, ...]
     best_epoch: int
-    validation: NDArray[np.float64]
     observed: tuple[Any, ...]
     predict: Predict
-    unit: NDArray[np.float64]
+    unit: Array
 
 
-Observer = Callable[[EpochScore, "NDArray[np.float64]", "Predict", float], Any]
-"""Makes JSON values of an epoch's score, its predictions on validation, a function that predicts rows, and the seconds
-that training has taken so far."""
+Observer = Callable[[Sequence[EpochScore], "Sequence[Array]", "Predict", float], Any]
+"""Makes JSON values of an epoch: each task's score and predictions on validation, a function that predicts each task's
+rows, and the seconds that training has taken so far."""
 
 
 def train(
     network: TaskNetwork,
-    task: Satellite,
-    split: Split,
+    tasks: Sequence[tuple[Satellite, Split]],
     settings: FinetuneConfig,
     loader: ImageLoader,
     seed: int,
     *,
-    start: LinearModel | None = None,
+    start: Sequence[LinearModel] | None = None,
     teacher: Teacher | None = None,
     saved: TrainingFile | None = None,
     reporter: Reporter | None = None,
@@ -85,13 +97,12 @@ def train(
     """Train a network in place and leave it at its best epoch, its outputs divided by the trainer's unit.
 
     Args:
-        network: The network with its head.
-        task: The task.
-        split: The trial's partition.
+        network: The network with its heads.
+        tasks: The heads' tasks, each with the trial's partition of its labelled images.
         settings: Epochs, optimiser, loss, augmentation.
         loader: How images reach the network.
         seed: Of the order of images, of augmentation, of dropout and of a fresh network.
-        start: The head from which training starts; by default the network's own, which is epoch 0 in any case.
+        start: The heads from which training starts; by default the network's own, which are epoch 0 in any case.
         teacher: What its pooled responses are held to, where ``settings.distill`` asks for that.
         saved: Where the training is saved after every epoch, and gone on with after an interruption: the result is
             the same to the last bit.
@@ -105,46 +116,44 @@ def train(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        trainer = Trainer(network, task, split, settings, loader, seed, teacher)
-        course = _Course(trainer, network, observe)
+        objective = Objective.of(tasks, settings)
+        trainer = Trainer(network, objective, settings, loader, seed, teacher)
+        course = _Course(trainer, objective, network, observe)
         state = saved.load() if saved is not None else None
         if state is not None:
             course.restore(state)
         else:
             course.note(None)
             if start is not None and settings.start == "pruned":
-                network.set_head(start)
-                network.scale_outputs(1 / trainer.unit)
+                network.set_heads(start)
+                network.scale_outputs(1 / objective.unit)
             torch.manual_seed(seed)
-        _train(course, split, settings, saved, reporter or Silent(), task.spec.name)
+        _train(course, settings, saved, reporter or Silent(), ", ".join(task.spec.name for task, _ in tasks))
     network.load_state_dict(course.best)
     network.eval()
     return Trained(
-        epochs=tuple(course.epochs),
+        tasks=tuple(
+            TrainedTask(tuple(epochs[index] for epochs in course.epochs), course.validation[index])
+            for index in range(len(tasks))
+        ),
         best_epoch=course.best_epoch,
-        validation=course.validation,
         observed=tuple(course.observed),
         predict=trainer.predict,
-        unit=trainer.unit,
+        unit=objective.unit,
     )
 
 
 def _train(
-    course: _Course,
-    split: Split,
-    settings: FinetuneConfig,
-    saved: TrainingFile | None,
-    reporter: Reporter,
-    name: str,
+    course: _Course, settings: FinetuneConfig, saved: TrainingFile | None, reporter: Reporter, name: str
 ) -> None:
     """Train for the epochs that are left, or until training diverges."""
-    done, n = course.epochs[-1].epoch, settings.epochs
+    done, n = len(course.epochs) - 1, settings.epochs
     if done:
         reporter.line(f"training of {name} goes on after epoch {done} of {n}")
     with reporter.bar(f"{name}: epochs", n) as epoch_done:
         epoch_done(done)
         for epoch in range(done + 1, n + 1):
-            with reporter.bar(f"epoch {epoch} of {n}: images", len(split.train)) as advance:
+            with reporter.bar(f"epoch {epoch} of {n}: images", len(course.trainer.rows)) as advance:
                 loss = course.trainer.epoch(advance)
             if not course.note(loss):
                 return
@@ -158,19 +167,19 @@ class _Course:
 
     Attributes:
         trainer: What trains.
-        epochs: The scores so far.
+        epochs: Each epoch's scores so far, one for each task.
         best: State of the network at its best epoch.
         best_epoch: That epoch.
-        validation: Its predictions on validation.
+        validation: Each task's predictions on validation then.
         observed: What the observer made of each epoch.
     """
 
-    def __init__(self, trainer: Trainer, network: nn.Module, observe: Observer | None) -> None:
-        self.trainer, self._network, self._observe = trainer, network, observe
-        self.epochs: list[EpochScore] = []
+    def __init__(self, trainer: Trainer, objective: Objective, network: nn.Module, observe: Observer | None) -> None:
+        self.trainer, self._objective, self._network, self._observe = trainer, objective, network, observe
+        self.epochs: list[list[EpochScore]] = []
         self.best: dict[str, Tensor] = {}
         self.best_epoch = 0
-        self.validation = np.zeros((0, 0))
+        self.validation: tuple[Array, ...] = ()
         self.observed: list[Any] = []
         self._began, self._earlier_s = time.perf_counter(), 0.0
 
@@ -183,24 +192,30 @@ class _Course:
         """Score the network and note its epoch; return False, and note nothing, where training has diverged."""
         rmse, predicted = self.trainer.score()
         epoch = len(self.epochs)
-        if train_loss is not None and not np.isfinite([train_loss, rmse]).all():
+        if train_loss is not None and not np.isfinite([train_loss, *rmse]).all():
             return False
-        self.epochs.append(EpochScore(epoch, train_loss, rmse))
-        if not epoch or rmse < self.epochs[self.best_epoch].validation_rmse:
+        self.epochs.append([EpochScore(epoch, train_loss, own) for own in rmse])
+        if not epoch or self._judged(epoch) < self._judged(self.best_epoch):
             self.best_epoch, self.validation = epoch, predicted
             self.best = {key: value.detach().clone() for key, value in self._network.state_dict().items()}
         if self._observe is not None:
             self.observed.append(self._observe(self.epochs[-1], predicted, self.trainer.predict, self.wall_s))
         return True
 
+    def _judged(self, epoch: int) -> float:
+        """Return by what an epoch is compared with others."""
+        return self._objective.judged([score.validation_rmse for score in self.epochs[epoch]])
+
     def state(self) -> dict[str, Any]:
         """Return everything that training goes on from, of tensors and plain values."""
         return {
             **self.trainer.state(),
-            "epochs": [[score.epoch, score.train_loss, score.validation_rmse] for score in self.epochs],
+            "epochs": [
+                [[score.epoch, score.train_loss, score.validation_rmse] for score in scores] for scores in self.epochs
+            ],
             "best": self.best,
             "best_epoch": self.best_epoch,
-            "validation": torch.from_numpy(self.validation),
+            "validation": [torch.from_numpy(own) for own in self.validation],
             "observed": json.dumps(self.observed),
             "wall_s": self.wall_s,
         }
@@ -208,8 +223,8 @@ class _Course:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to where a state was taken."""
         self.trainer.restore(state)
-        self.epochs = [EpochScore(*score) for score in state["epochs"]]
+        self.epochs = [[EpochScore(*score) for score in scores] for scores in state["epochs"]]
         self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.validation = state["validation"].numpy()
+        self.validation = tuple(own.numpy() for own in state["validation"])
         self.observed = json.loads(state["observed"])
         self._earlier_s = state["wall_s"]

@@ -18,6 +18,7 @@ from toy_runs import Finished, Toy
 
 from facetask import CheckpointError, DataError, PluginError, PluginManager, RunDirError, load_model
 from facetask.checkpoint import FaceModel, save_model
+from facetask.model_description import SavedHead
 
 
 @pytest.fixture
@@ -32,21 +33,36 @@ def changed(folder: Path, **fields: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
+def head_of(folder: Path) -> dict[str, Any]:
+    """The first head in model.json."""
+    head: dict[str, Any] = json.loads((folder / "model.json").read_text())["heads"][0]
+    return head
+
+
+def changed_head(folder: Path, **fields: Any) -> None:
+    """Change fields of the first head in model.json."""
+    changed(folder, heads=[{**head_of(folder), **fields}])
+
+
 def test_a_model_carries_what_it_takes_to_use_it(finished: Finished, toy: Toy) -> None:
     model = load_model(str(finished.path / "model/level"), toy.plugins)
     assert isinstance(model, torch.nn.Module)
     assert not any(module.training for module in model.modules())
     assert model.weights_licence == "CC0-1.0"
     assert model.preprocessing.size == (32, 32)
-    assert (model.task.name, model.task.kind, model.task.classes) == ("level", "nominal", ("dark", "light", "middle"))
+    assert (model.tasks[0].name, model.tasks[0].kind, model.tasks[0].classes) == (
+        "level",
+        "nominal",
+        ("dark", "light", "middle"),
+    )
     bins = load_model(finished.path / "model/bins", toy.plugins)
-    assert bins.task.edges == ((100.0, 150.0),)
+    assert bins.tasks[0].edges == ((100.0, 150.0),)
 
 
 @pytest.mark.parametrize("flip", ["keep", "negate", ("keep", "negate")])
 def test_the_rule_for_mirrored_images_is_saved_as_one_or_one_an_output(model_dir: Path, toy: Toy, flip: Any) -> None:
-    changed(model_dir, task={**json.loads((model_dir / "model.json").read_text())["task"], "flip": flip})
-    assert load_model(model_dir, toy.plugins).task.flip == flip
+    changed_head(model_dir, task={**head_of(model_dir)["task"], "flip": flip})
+    assert load_model(model_dir, toy.plugins).tasks[0].flip == flip
 
 
 def test_nothing_is_pickled_and_the_licence_stands_in_both_files(finished: Finished) -> None:
@@ -73,14 +89,14 @@ def test_predictions_follow_from_the_outputs(finished: Finished, toy: Toy) -> No
             return model((pixels.float() - 127.5) / 127.5).double().numpy()
 
     tint = load_model(finished.path / "model/tint", toy.plugins)
-    threshold = tint.description.decision["threshold"]
+    threshold = tint.description.heads[0].decision["threshold"]
     for found, score in zip(tint.predict(paths), outputs(tint)[:, 0], strict=True):
         assert found["score"] == pytest.approx(score, abs=1e-5)
         assert found["value"] == ("warm" if found["score"] > threshold else "cold")
     level = load_model(finished.path / "model/level", toy.plugins)
     for found, logits in zip(level.predict(paths), outputs(level), strict=True):
         share = np.exp(logits) / np.exp(logits).sum()
-        assert found["value"] == level.task.classes[int(logits.argmax())]
+        assert found["value"] == level.tasks[0].classes[int(logits.argmax())]
         assert found["score"] == pytest.approx(share.max(), abs=1e-5)
     bins = load_model(finished.path / "model/bins", toy.plugins)
     for found, (value,) in zip(bins.predict(paths), outputs(bins), strict=True):
@@ -119,10 +135,10 @@ def test_an_architecture_that_is_not_there(model_dir: Path) -> None:
         load_model(model_dir, PluginManager())
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
+@pytest.mark.parametrize("version", [0, 2, 4, "3", None])
 def test_another_format_version(model_dir: Path, toy: Toy, version: Any) -> None:
     changed(model_dir, format_version=version, anything="else")
-    with pytest.raises(CheckpointError, match=f"format version {version!r}, this facetask reads 2"):
+    with pytest.raises(CheckpointError, match=f"format version {version!r}, this facetask reads 3; run it again"):
         load_model(model_dir, toy.plugins)
 
 
@@ -143,20 +159,36 @@ def test_a_damaged_description(model_dir: Path, toy: Toy, text: str) -> None:
     "fields",
     [
         {"rounds": []},
-        {"rounds": [{"cut": "absent", "keep": {"0": [0]}}]},
-        {"rounds": [{"cut": "2.conv", "keep": {}}]},
-        {"rounds": [{"cut": "2.conv", "keep": {"0": [0], "2.conv": [99]}}]},
-        {"rounds": [{"cut": "2.conv", "keep": {"absent": [0]}}]},
-        {"n_outputs": -1},
+        {"rounds": [{"cuts": [], "keep": {"0": [0]}}]},
+        {"rounds": [{"cuts": ["2.conv"], "keep": {}}]},
+        {"rounds": [{"cuts": ["2.conv"], "keep": {"0": [0], "2.conv": [99]}}]},
+        {"rounds": [{"cuts": ["2.conv"], "keep": {"absent": [0]}}]},
+        {"heads": []},
         {"architecture": {"name": "tiny", "revision": "1", "params": {"depth": 3}}},
         {"preprocessing": {"size": [32, 32]}},
-        {"task": {"name": "level", "kind": "ordinal", "unit": "", "classes": [], "edges": [], "flip": "keep"}},
         {"surplus": 1},
     ],
     ids=lambda fields: str(next(iter(fields.values()))),
 )
 def test_a_description_that_fits_nothing(model_dir: Path, toy: Toy, fields: dict[str, Any]) -> None:
     changed(model_dir, **fields)
+    with pytest.raises(CheckpointError, match=r"model\.json"):
+        load_model(model_dir, toy.plugins)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n_outputs": -1},
+        {"cut": "absent"},
+        {"cut": "3"},
+        {"task": {"name": "level", "kind": "ordinal", "unit": "", "classes": [], "edges": [], "flip": "keep"}},
+    ],
+    ids=lambda fields: str(next(iter(fields.values()))),
+)
+def test_a_head_that_fits_nothing(model_dir: Path, toy: Toy, fields: dict[str, Any]) -> None:
+    changed(model_dir, rounds=[{"cuts": ["2.conv"], "keep": {"0": [0], "2.conv": [0]}}])
+    changed_head(model_dir, **fields)
     with pytest.raises(CheckpointError, match=r"model\.json"):
         load_model(model_dir, toy.plugins)
 
@@ -176,11 +208,13 @@ def test_damaged_weights(model_dir: Path, toy: Toy) -> None:
 def test_weights_of_another_network(model_dir: Path, toy: Toy) -> None:
     path = model_dir / "model.safetensors"
     state = load_file(path)
-    save_file({**state, "head.weight": torch.zeros(3, 99)}, path)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: does not fit .*head\.weight has shape \(3, 99\)"):
+    save_file({**state, "heads.0.weight": torch.zeros(3, 99)}, path)
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors: does not fit .*heads\.0\.weight has shape \(3, 99\)"
+    ):
         load_model(model_dir, toy.plugins)
-    save_file({key: value for key, value in state.items() if key != "head.bias"}, path)
-    with pytest.raises(CheckpointError, match=r"1 keys are missing: head\.bias"):
+    save_file({key: value for key, value in state.items() if key != "heads.0.bias"}, path)
+    with pytest.raises(CheckpointError, match=r"1 keys are missing: heads\.0\.bias"):
         load_model(model_dir, toy.plugins)
 
 
@@ -195,24 +229,16 @@ def test_saving_again_and_saving_where_nothing_can_be_written(finished: Finished
     model = load_model(finished.path / "model/level", toy.plugins)
     (last,) = model.description.rounds
 
-    def save(folder: Path, spec: Any = model.task) -> None:
-        save_model(
-            folder,
-            model.network,
-            base,
-            last.decoded(),
-            task=spec,
-            decision={},
-            labels_licence="MIT",
-            metrics={"accuracy": 0.5, "auc": None},
-        )
+    def save(folder: Path, spec: Any = model.tasks[0]) -> None:
+        head = SavedHead.of(spec, last.cuts[0], 3, {}, "MIT", {"accuracy": 0.5, "auc": None})
+        save_model(folder, model.network, base, last.decoded(), [head])
 
     save(tmp_path / "new")
     (tmp_path / "new/model.onnx").write_bytes(b"an export of the first")
-    save(tmp_path / "new", dataclasses.replace(model.task, name="again"))
+    save(tmp_path / "new", dataclasses.replace(model.tasks[0], name="again"))
     again = load_model(tmp_path / "new", toy.plugins)
-    assert (again.task.name, again.description.labels_licence) == ("again", "MIT")
-    assert again.description.metrics == {"accuracy": 0.5, "auc": None}
+    assert (again.tasks[0].name, again.description.heads[0].labels_licence) == ("again", "MIT")
+    assert again.description.heads[0].metrics == {"accuracy": 0.5, "auc": None}
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["model.json", "model.safetensors"]
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirError, match="the model cannot be written"):
@@ -231,7 +257,6 @@ def test_the_saved_params_need_no_file_of_this_machine(finished: Finished, toy: 
     base = dataclasses.replace(base, architecture=architecture, params=WithFile(weights="/home/somebody/net.pth"))
     model = load_model(finished.path / "model/level", toy.plugins)
     (last,) = model.description.rounds
-    fields: dict[str, Any] = {"task": model.task, "decision": {}, "labels_licence": "MIT", "metrics": {}}
-    save_model(tmp_path / "new", model.network, base, last.decoded(), **fields)
+    save_model(tmp_path / "new", model.network, base, last.decoded(), model.description.heads)
     assert "somebody" not in (tmp_path / "new/model.json").read_text()
     assert json.loads((tmp_path / "new/model.json").read_text())["architecture"]["params"] == {"weights": None}

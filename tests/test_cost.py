@@ -95,13 +95,13 @@ def test_a_difference_of_more_than_five_per_cent_is_noted(
 
 
 def test_the_head_takes_a_linear_model(tmp_path: Path) -> None:
-    network = TaskNetwork(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 3, 2).eval()
+    network = TaskNetwork(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), [(slice(0, 3), 2)]).eval()
     rng = np.random.default_rng(0)
     model = LinearModel(coef=rng.standard_normal((3, 2)), intercept=rng.standard_normal(2))
-    network.set_head(model)
+    network.set_heads([model])
     images = torch.randn(5, 3, 4, 6)
     np.testing.assert_allclose(network(images).detach().numpy(), model.predict(images.mean((2, 3)).numpy()), atol=1e-6)
-    assert network.head.weight.requires_grad
+    assert network.heads[0].weight.requires_grad
 
 
 # --- a saved model beside its base network

@@ -28,12 +28,9 @@ from facetask.records import Params
 TASKS = ("brightness", "tint", "bins", "level")
 KEYS = {
     "facetask.preprocessing",
-    "facetask.task",
-    "facetask.outputs",
-    "facetask.decision",
+    "facetask.tasks",
     "facetask.weights_licence",
     "facetask.weights_source",
-    "facetask.labels_licence",
     "facetask.version",
 }
 
@@ -72,7 +69,7 @@ def assert_near(found: np.ndarray, model: FaceModel, images: torch.Tensor) -> No
     """Assert the torch model's outputs, to 1e-5 of what its head adds up."""
     with torch.inference_mode():
         expected, responses = model(images).numpy(), model.network.backbone(images).double().numpy()
-    weight = model.network.head.weight.detach().double().numpy()
+    weight = model.network.heads[0].weight.detach().double().numpy()
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * float((abs(responses) @ abs(weight.T)).max()))
 
@@ -100,7 +97,7 @@ def test_the_metadata_are_enough_to_predict(finished: Finished, toy: Toy, export
     network = session(exported / f"{task}.onnx")
     notes = network.get_modelmeta().custom_metadata_map
     assert notes.keys() == KEYS
-    how, what = json.loads(notes["facetask.preprocessing"]), json.loads(notes["facetask.task"])
+    how, what = json.loads(notes["facetask.preprocessing"]), json.loads(notes["facetask.tasks"])[0]
     pixels = np.stack([Preprocessing.from_json(how).load(path) for path in toy.images[:4]])
     mean, std = (np.array(how[key], dtype=np.float32)[:, None, None] for key in ("mean", "std"))
     (outputs,) = network.run(None, {"images": (pixels - mean) / std})
@@ -109,7 +106,7 @@ def test_the_metadata_are_enough_to_predict(finished: Finished, toy: Toy, export
     ):
         value: Any = row[0]
         if what["kind"] == "binary":
-            value = what["classes"][int(row[0] > json.loads(notes["facetask.decision"])["threshold"])]
+            value = what["classes"][int(row[0] > what["decision"]["threshold"])]
         elif what["kind"] == "nominal":
             value = what["classes"][int(row.argmax())]
         elif what["kind"] == "binned":
@@ -127,9 +124,10 @@ def test_both_formats_say_the_same_of_themselves(finished: Finished, exported: P
         assert notes == session(exported / f"{task}.onnx").get_modelmeta().custom_metadata_map
         saved = json.loads((finished.path / "model" / task / "model.json").read_text())
         assert json.loads(notes["facetask.preprocessing"]) == saved["preprocessing"]
-        assert json.loads(notes["facetask.decision"]) == saved["decision"]
+        (described,), (head,) = json.loads(notes["facetask.tasks"]), saved["heads"]
+        assert described["decision"] == head["decision"]
+        assert described["labels_licence"] == head["labels_licence"]
         assert (notes["facetask.weights_licence"], notes["facetask.weights_source"]) == ("CC0-1.0", "chance")
-        assert notes["facetask.labels_licence"] == saved["labels_licence"]
 
 
 def test_the_onnx_graph_is_valid_and_plain(exported: Path) -> None:
@@ -191,7 +189,7 @@ class Named(nn.Module):
 def test_an_output_never_has_the_name_of_something_else(wanted: str, given: str) -> None:
     torch.manual_seed(0)
     network = Named().eval()
-    opened = session(convert(network, (3, 8, 8), "onnx", what="it", output=wanted))
+    opened = session(convert(network, (3, 8, 8), "onnx", what="it", outputs=[wanted]))
     assert [output.name for output in opened.get_outputs()] == [given]
     images = torch.randn(3, 3, 8, 8)
     with torch.inference_mode():
@@ -240,10 +238,10 @@ Wrong = Callable[[torch.Tensor], torch.Tensor]
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda outputs: outputs * 1.01, "differ from the torch model by"),
-        (lambda outputs: outputs * float("nan"), "differ from the torch model by nan"),
-        (lambda outputs: outputs[:1], "differ from the torch model by inf"),
-        (lambda outputs: outputs.tolist()["absent"], "cannot be converted to pt2 .TypeError"),
+        (lambda outputs: (outputs[0] * 1.01,), "differ from the torch model by"),
+        (lambda outputs: (outputs[0] * float("nan"),), "differ from the torch model by nan"),
+        (lambda outputs: (outputs[0][:1],), "differ from the torch model by inf"),
+        (lambda outputs: outputs[0].tolist()["absent"], "cannot be converted to pt2 .TypeError"),
     ],
 )
 def test_a_file_that_gives_other_numbers_is_not_written(
@@ -264,19 +262,22 @@ def test_the_difference_is_measured_by_what_the_head_adds_up(finished: Finished,
     model = load_model(finished.path / "model/brightness", toy.plugins)
     seen: list[int] = []
 
-    def off_by(images: torch.Tensor) -> torch.Tensor:
-        seen.append(len(images))
-        return model(images) + 0.5
+    def itself(images: torch.Tensor) -> tuple[torch.Tensor]:
+        return (model(images),)
 
-    assert difference(model, model) == 0
+    def off_by(images: torch.Tensor) -> tuple[torch.Tensor]:
+        seen.append(len(images))
+        return (model(images) + 0.5,)
+
+    assert difference(model, itself) == 0
     with torch.no_grad():
-        model.network.head.weight.zero_()
-        model.network.head.bias.fill_(-50.0)
+        model.network.heads[0].weight.zero_()
+        model.network.heads[0].bias.fill_(-50.0)
     assert difference(model, off_by) == pytest.approx(0.01)
     assert seen == list(CHECKED_BATCHES) == [1, 3]
     with torch.no_grad():
-        model.network.head.bias.zero_()
-    assert difference(model, model) == 0
+        model.network.heads[0].bias.zero_()
+    assert difference(model, itself) == 0
 
 
 class OneSize(nn.Module):

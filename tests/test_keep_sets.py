@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from facetask.config import KneeSize, PruneConfig
 from facetask.curves import Curve
-from facetask.keep_sets import TrialCurves, choose_keep_sets
+from facetask.keep_sets import TaskAtCut, TrialCurves, choose_keep_sets
 from facetask.stages.curve import Curves
 from facetask.surgery import CoupledGroup
 
@@ -62,11 +62,13 @@ def keep_sets(
 ) -> tuple[Any, Any]:
     """The keep sets as lists, and how they were chosen."""
     taps = [SimpleNamespace(name=tap) for each in groups for tap in each.taps]
-    keep, choices = choose_keep_sets(
-        SimpleNamespace(groups=tuple(groups), taps=taps),  # type: ignore[arg-type]
+    graph: Any = SimpleNamespace(groups=tuple(groups), taps=taps)
+    trials = [TrialCurves(None, Curves(taps), chooser) for chooser, taps in ((picker, curves), *others)]  # type: ignore[arg-type]
+    keep, (choices,) = choose_keep_sets(
+        graph,
         follows or {},
-        *[None] * 2,  # type: ignore[arg-type]
-        [TrialCurves(None, Curves(taps), chooser) for chooser, taps in ((picker, curves), *others)],  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        [TaskAtCut(None, graph, trials)],  # type: ignore[arg-type]
         PruneConfig(couple=couple, round_to=round_to, **(prune or {})),  # type: ignore[arg-type]
     )
     return {tap: kept.tolist() for tap, kept in keep.items()}, choices
@@ -320,11 +322,12 @@ def test_a_coupled_group_s_curve_is_drawn_on_every_trial_s_split_once_and_only_w
     coupled = [group(4, a=[0, 1, 2], b=[2, 1, 3])]
     pickers = [Picker(nested(3, 1, 0, 2, rmse=SURE)), Picker(nested(0, 1, 2, 3, rmse=OTHER))]
     trials = [TrialCurves(None, Curves({}), picker) for picker in pickers]  # type: ignore[arg-type]
-    graph = SimpleNamespace(groups=tuple(coupled), taps=[SimpleNamespace(name="a"), SimpleNamespace(name="b")])
+    graph: Any = SimpleNamespace(groups=tuple(coupled), taps=[SimpleNamespace(name="a"), SimpleNamespace(name="b")])
 
     def keep(*order: int, **settings: Any) -> int:
         picked = [trials[index] for index in order]
-        _, (choice,) = choose_keep_sets(graph, {}, None, None, picked, PruneConfig(**settings))  # type: ignore[arg-type]
+        task = TaskAtCut(None, graph, picked)  # type: ignore[arg-type]
+        _, ((choice,),) = choose_keep_sets(graph, {}, None, [task], PruneConfig(**settings))  # type: ignore[arg-type]
         assert choice.curve is pickers[order[0]]._answer
         return choice.kept
 
@@ -367,3 +370,73 @@ def test_stable_filters_of_each_tap_fixed_and_rounded() -> None:
         [group(4, a=[0, 1, 2, 3])], Picker(), prune={"stable": 1.0}, others=others, round_to=2, a=curves["a"]
     )
     assert rounded == {"a": [0, 2]}  # 2 alone is stable; of the others, chosen once each, 0 comes first on its own path
+
+
+# Several tasks that share a network
+
+
+def shared(
+    groups: list[CoupledGroup], *tasks: tuple[list[CoupledGroup], str, dict[str, Curve]], **settings: Any
+) -> tuple[dict[str, list[int]], Any]:
+    """The keep sets of tasks that each see the groups below their own cut."""
+
+    def graph(own: list[CoupledGroup], cut: str) -> Any:
+        names = [tap for each in own for tap in each.taps if tap != cut]
+        return SimpleNamespace(groups=tuple(own), taps=[SimpleNamespace(name=tap) for tap in (*names, cut)])
+
+    at_cut = [
+        TaskAtCut(None, graph(own, cut), [TrialCurves(None, Curves(curves), Picker())])  # type: ignore[arg-type]
+        for own, cut, curves in tasks
+    ]
+    follows = settings.pop("follows", {})
+    keep, choices = choose_keep_sets(
+        graph(groups, groups[-1].taps[-1]),
+        follows,
+        None,  # type: ignore[arg-type]
+        at_cut,
+        PruneConfig(**settings),
+    )
+    return {tap: kept.tolist() for tap, kept in keep.items()}, choices
+
+
+def test_what_any_task_chooses_is_kept_and_each_says_how_it_chose() -> None:
+    a, b = group(4, a=[0, 1, 2, 3]), group(3, b=[0, 1, 2])
+    low = {"a": bent([1], [1, 3], [0, 1, 2, 3], knee=1)}
+    high = {"a": bent([0], [0, 1, 2, 3], knee=0), "b": bent([2], [0, 1, 2], knee=0)}
+    keep, (one, other) = shared([a, b], ([a], "a", low), ([a, b], "b", high))
+    assert keep == {"a": [0, 1, 3], "b": [2]}
+    assert [(choice.taps, choice.curve, choice.kept) for choice in one] == [(("a",), low["a"], 3)]
+    assert [(choice.taps, choice.curve, choice.kept) for choice in other] == [
+        (("a",), high["a"], 3),
+        (("b",), high["b"], 1),
+    ]
+    assert [choice.knee for choice in (*one, *other)] == [2, 1, 1]
+
+
+def test_a_lower_task_s_filters_bring_their_components_in_the_larger_group() -> None:
+    # Below the lower cut, tap a is on its own, in another numbering; above it, an addition ties it to b.
+    tied = group(5, a=[4, 1, 2, 3], b=[1, 2, 3, 0])
+    low = {"a": bent([0], [0, 1, 2, 3], knee=0)}  # the component 4 of the whole
+    high = {"a": bent([1], [0, 1, 2, 3], knee=0), "b": bent([0], [0, 1, 2, 3], knee=0)}  # both its component 1
+    own = group(4, a=[0, 1, 2, 3])
+    keep, _ = shared([tied], ([own], "a", low), ([tied], "b", high), couple="union")
+    assert keep == {"a": [0, 1], "b": [0]}
+
+
+def test_the_union_is_rounded_once_by_the_best_place_that_any_task_gives() -> None:
+    a = group(8, a=list(range(8)))
+    one = {"a": bent([5], [5, 2], [5, 2, 0, 1, 3, 4, 6, 7], knee=1)}
+    other = {"a": bent([7], [7, 6], [7, 6, 0, 1, 2, 3, 4, 5], knee=0)}
+    assert shared([a], ([a], "a", one), ([a], "a", other))[0] == {"a": [2, 5, 7]}
+    keep, ((first,), (second,)) = shared([a], ([a], "a", one), ([a], "a", other), round_to=4)
+    assert keep == {"a": [2, 5, 6, 7]}  # 6 is the second of one task, no other comes sooner
+    assert first.kept == second.kept == 4
+
+
+def test_a_tap_that_follows_another_does_so_unless_some_head_reads_it() -> None:
+    groups = [group(3, a=[0, 1, 2]), group(3, b=[0, 1, 2]), group(2, c=[0, 1])]
+    curves = {"a": bent([0], knee=0), "b": bent([2], knee=0), "c": bent([1], knee=0)}
+    alone = shared(groups, (groups, "c", curves), follows={"b": "a"})[0]
+    assert alone == {"a": [0], "b": [0], "c": [1]}
+    both = shared(groups, (groups, "c", curves), (groups[:2], "b", curves), follows={"b": "a"})[0]
+    assert both == {"a": [0], "b": [2], "c": [1]}

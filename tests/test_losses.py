@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 from torch.nn import functional as F
 
-from facetask.losses import distillation_loss, partial_bce, training_loss
+from facetask.losses import distillation_loss, loss_of_guessing, partial_bce, training_loss
 
 NAN = float("nan")
 
@@ -71,3 +71,50 @@ def test_distance_is_counted_in_standard_deviations() -> None:
     responses = torch.tensor([[1.0, 30.0], [0.0, 10.0]])
     wanted, spread = np.array([[0.0, 10.0], [0.0, 10.0]], np.float32), np.array([0.5, 10.0], np.float32)
     assert distillation_loss(responses, wanted, spread).item() == pytest.approx((4 + 4) / 4)
+
+
+# Batches of which one of several tasks knows nothing, and what guessing costs
+
+
+@pytest.mark.parametrize("loss", ["mse", "smooth-l1", "partial-bce", "cross-entropy"])
+def test_a_batch_of_which_nothing_is_known_costs_nothing_and_teaches_nothing(loss: str) -> None:
+    outputs = torch.randn(3, 2, requires_grad=True)
+    found = training_loss(outputs, np.full((3, 2), NAN), loss, 0.1)  # type: ignore[arg-type]
+    found.backward()  # type: ignore[no-untyped-call]
+    assert found.item() == 0
+    assert outputs.grad is not None
+    assert not outputs.grad.any()
+
+
+@pytest.mark.parametrize("loss", ["mse", "smooth-l1", "partial-bce", "cross-entropy"])
+def test_images_of_which_nothing_is_known_do_not_count(loss: str) -> None:
+    outputs = torch.randn(5, 3)
+    wanted = np.eye(3)[[0, 2, 1, 0, 1]]
+    wanted[[1, 4]] = NAN
+    found = training_loss(outputs, wanted, loss)  # type: ignore[arg-type]
+    rows = [0, 2, 3]
+    assert found.item() == pytest.approx(training_loss(outputs[rows], wanted[rows], loss).item(), rel=1e-6)  # type: ignore[arg-type]
+
+
+def test_guessing_costs_the_variance_the_entropy_or_what_no_constant_beats() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(3, 2, (200, 2))
+    values[::3, 1] = NAN
+    known = ~np.isnan(values)
+    errors = np.square(values - np.nanmean(values, axis=0))
+    assert loss_of_guessing(values, "mse") == pytest.approx(errors[known].mean(), rel=1e-6)
+    classes = np.eye(3)[rng.choice(3, 200, p=[0.6, 0.3, 0.1])]
+    share = classes.mean(axis=0)
+    assert loss_of_guessing(classes, "cross-entropy") == pytest.approx(-(share * np.log(share)).sum(), rel=1e-5)
+    labels = (rng.random((200, 2)) < [0.2, 0.7]) * 1.0
+    p = labels.mean(axis=0)
+    entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean()
+    assert loss_of_guessing(labels, "partial-bce") == pytest.approx(entropy, rel=1e-5)
+    skewed = np.exp(rng.normal(size=(200, 1)))
+    tried = [
+        training_loss(torch.full((200, 1), float(constant), dtype=torch.float64), skewed, "smooth-l1").item()
+        for constant in np.linspace(skewed.min(), skewed.max(), 2000)
+    ]
+    found = loss_of_guessing(skewed, "smooth-l1")
+    assert min(tried) * (1 - 1e-4) <= found <= min(tried) * (1 + 1e-9)
+    assert loss_of_guessing(np.ones((5, 1)), "mse") == 1  # nothing to divide by

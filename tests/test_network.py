@@ -133,9 +133,9 @@ def test_who_follows_whom(network: BaseNetwork) -> None:
     record = with_taps(network, **{"2.conv": "0"})
     assert following(record, Params(), network.graph) == {"2.conv": "0"}
     same, other = np.array([0, 2]), np.array([1, 2])
-    assert following(record, Params(), network.graph, [Round("3", {"0": same, "2.conv": same})]) == {"2.conv": "0"}
-    assert following(record, Params(), network.graph, [Round("3", {"0": same, "2.conv": other})]) == {}
-    assert following(record, Params(), network.graph.cut("0"), [Round("0", {"0": same})]) == {}
+    assert following(record, Params(), network.graph, [Round(("3",), {"0": same, "2.conv": same})]) == {"2.conv": "0"}
+    assert following(record, Params(), network.graph, [Round(("3",), {"0": same, "2.conv": other})]) == {}
+    assert following(record, Params(), network.graph.cut("0"), [Round(("0",), {"0": same})]) == {}
 
 
 @pytest.mark.parametrize(

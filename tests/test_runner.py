@@ -112,10 +112,10 @@ def test_training_is_held_to_the_base_network_s_own_responses_of_the_kept_filter
     taught: list[tuple[Teacher, ImageLoader]] = []
 
     def noted(*arguments: Any, **others: Any) -> Finetuned:
-        taught.append((others["teacher"], arguments[4]))
+        taught.append((others["teacher"], arguments[3]))
         return finetune(*arguments, **others)
 
-    monkeypatch.setattr("facetask.stage_work.finetune", noted)
+    monkeypatch.setattr("facetask.trial_work.finetune", noted)
     toy.run(tmp_path / "run", toy.config(**{**TRAINED, "satellite_tasks": toy.values["satellite_tasks"][:1]}))
     pruned = json.loads((tmp_path / "run/stages/brightness/trial-0/prune.json").read_text())["result"]
     ((teacher, loader),) = taught

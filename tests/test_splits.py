@@ -142,3 +142,14 @@ def test_within_keeps_usable_rows_and_names_an_empty_part() -> None:
     usable[split.validation] = False
     with pytest.raises(DataError, match="the validation split has no labelled image"):
         split.within(usable)
+
+
+def test_rows_of_any_partition_stay_in_their_part() -> None:
+    whole = make_split(60, (0.5, 0.25, 0.25), 3)
+    usable = np.random.default_rng(0).random((2, 60)) < 0.6
+    one, other = (whole.within(mask) for mask in usable)
+    either = Split.of_any([one, other])
+    for part in ("train", "validation", "test"):
+        rows = getattr(whole, part)
+        np.testing.assert_array_equal(getattr(either, part), rows[usable.any(axis=0)[rows]])
+        assert getattr(Split.of_any([one]), part) is getattr(one, part)

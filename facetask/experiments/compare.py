@@ -13,6 +13,7 @@ from pydantic import Field
 from facetask.errors import RunDirError, did_you_mean, first_names
 from facetask.experiments.cost_figure import CostFigure, Point, cost_figure
 from facetask.experiments.page import Figure, Part, Section, Shown, write_figures, write_page
+from facetask.experiments.together import Together, together, together_table, together_text
 from facetask.json_record import Record
 from facetask.report.format import DASH, count, duration, human_bytes, human_count, percent
 from facetask.report.metrics import column_label, main_metric, metric_text, style, unit_of
@@ -32,6 +33,7 @@ class ComparedRun(Record):
     not_comparable: list[str] = Field(description="In what it differs from the first run of this task; empty: nothing.")
     best_tap: str
     cut: str | None
+    shared: list[str] = Field(default_factory=list, description="The tasks that share its network; empty: its own.")
     kept: int | None = Field(description="Filters kept at all taps up to the cut.")
     full: int | None = Field(description="How many these taps have.")
     metrics: dict[Step, Metrics] = Field(description="On test images, over the trials.")
@@ -56,6 +58,9 @@ class RunComparison(Record):
 
     format_version: Literal[1] = 1
     tasks: list[ComparedTask]
+    together: Together | None = Field(
+        default=None, description="What the networks of several tasks cost together; null for fewer than two."
+    )
 
 
 def compare_runs(folders: Sequence[Path]) -> RunComparison:
@@ -84,7 +89,8 @@ def compare_runs(folders: Sequence[Path]) -> RunComparison:
         ]
         main = main_metric(reference.labels.kind, best_tap_metrics(reference))
         compared.append(ComparedTask(name=name, main_metric=main, labels=reference.labels, runs=told))
-    return RunComparison(tasks=compared)
+    named = [(name, results) for name, (_, results) in zip(names, runs, strict=True)]
+    return RunComparison(tasks=compared, together=together(named))
 
 
 def write_comparison(comparison: RunComparison, path: Path) -> list[Path]:
@@ -94,6 +100,9 @@ def write_comparison(comparison: RunComparison, path: Path) -> list[Path]:
         RunDirError: If they cannot be written.
     """
     sections = [_section(task) for task in comparison.tasks]
+    if comparison.together is not None:
+        table = Shown(together_table(comparison.together), together_text(comparison.together))
+        sections.append(Section("All tasks together", [table]))
     runs = list(dict.fromkeys(run.run for task in comparison.tasks for run in task.runs))
     write_page(path, f"{len(runs)} runs side by side", sections, lede=", ".join(runs), kind="comparison")
     return [path, *write_figures(path.with_name(f"{path.stem}_figures"), sections)]
@@ -118,7 +127,8 @@ def comparison_table(task: ComparedTask) -> Table:
         row += [metric_text(main, run.metrics.get(step, {}).get(main), with_units=False) for step in steps]
         if pruned and run.cost and run.cost_base:
             of_size, of_macs = run.cost.size_bytes / run.cost_base.size_bytes, run.cost.macs / run.cost_base.macs
-            row += [f"{human_bytes(run.cost.size_bytes)}, {percent(of_size)}"]
+            shared = f", for {len(run.shared)} tasks" if run.shared else ""
+            row += [f"{human_bytes(run.cost.size_bytes)}, {percent(of_size)}{shared}"]
             row += [f"{human_count(run.cost.macs)}, {percent(of_macs)}"]
             share |= {(index, len(row) - 2): min(of_size, 1.0), (index, len(row) - 1): min(of_macs, 1.0)}
         elif pruned:
@@ -194,6 +204,7 @@ def _compared(name: str, folder: Path, results: Results, task: TaskResult, diffe
         not_comparable=differences,
         best_tap=task.regress.best_tap,
         cut=prune.cut if prune else None,
+        shared=prune.shared if prune else [],
         kept=sum(prune.kept.values()) if prune else None,
         full=sum(prune.full.values()) if prune else None,
         metrics=metrics,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import core_schema
 
 from facetask.config import RunConfig, config_from_dict, load_config, validated
+from facetask.errors import ConfigError
 from facetask.yaml_loader import describe, load_yaml
 
 if TYPE_CHECKING:
@@ -80,6 +81,16 @@ class ExperimentConfig(BaseModel):
 
 
 Config = TypeVar("Config", bound=ExperimentConfig)
+
+
+def refuse_shared(run: RunConfig, what: str) -> None:
+    """Refuse a run whose tasks share a network, for an experiment that trains one for each task.
+
+    Raises:
+        ConfigError: If they do.
+    """
+    if run.prune.share:
+        raise ConfigError(f"prune.share: {what} takes a network for each task; leave share out of the run")
 
 
 def load_experiment(path: Path | str, model: type[Config], overrides: Sequence[str] = ()) -> Config:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from facetask.checkpoint import DESCRIPTION, save_model
+from facetask.checkpoint import save_model
 from facetask.errors import ConfigError
 from facetask.experiments.pretrain_results import FORMAT_VERSION, PretrainEpoch, PretrainResults, PretrainTrial
 from facetask.heads import fit_head
 from facetask.json_record import write_record
+from facetask.model_description import DESCRIPTION, SavedHead
 from facetask.network import Round
 from facetask.outcomes import over_trials
 from facetask.prepare import Materials, prepare, respond
@@ -38,7 +39,7 @@ from facetask.trainer import Teacher
 from facetask.training import EpochScore, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from facetask.satellite import Satellite
     from facetask.splits import Split
     from facetask.task_network import TaskNetwork
+    from facetask.training import Predict
 
 STAGE, MODEL, RESULTS = "pretrain", "base", "pretrain.json"
 OWN_LICENCE = "yours: trained from random weights; mind the images' own"
@@ -174,12 +176,11 @@ class _Pretraining:
         network, head, teacher = self._network(work.split)
         trained = train(
             network,
-            self.task,
-            work.split,
+            [(self.task, work.split)],
             self.settings,
             self.materials.loader,
             work.seed,
-            start=head,
+            start=None if head is None else [head],
             teacher=teacher,
             saved=saved,
             reporter=self.reporter,
@@ -197,7 +198,7 @@ class _Pretraining:
             epochs=[PretrainEpoch.model_validate(epoch) for epoch in trained.observed],
             best_epoch=trained.best_epoch,
             metrics=best["test"],
-            decision=kind.learn(trained.validation, values[work.split.validation]),
+            decision=kind.learn(trained.tasks[0].validation, values[work.split.validation]),
             wall_s=saved.earlier_s + time.perf_counter() - start,
         )
         if trial == 0:
@@ -230,14 +231,14 @@ class _Pretraining:
     def _network(self, split: Split) -> tuple[TaskNetwork, Any, Teacher | None]:
         """Return the network to train, the head from which training starts, and what it is held to."""
         n_outputs = self.task.targets.shape[1]
-        network = copy.deepcopy(build_pruned(self.materials.network.graph, self.cut, self.keep, n_outputs)).eval()
+        network = copy.deepcopy(build_pruned(self.materials.network.graph, [(self.cut, n_outputs)], self.keep)).eval()
         head, teacher = None, None
         if self.settings.distill:
             teacher = Teacher.of(self.responses.tap(self.cut), split)
         if self.settings.start == "pruned":
             with threadpool_limits(1, user_api="blas"):
                 fitted = fit_head(self.responses.tap(self.cut), self.task, split)
-            network.set_head(fitted.model)
+            network.set_heads([fitted.model])
             head = fitted.gentle
         return network, head, teacher
 
@@ -247,15 +248,16 @@ class _Pretraining:
         scale = kind.scale(self.task.targets[split.train])
 
         def observe(
-            score: EpochScore,
-            validation: NDArray[np.float64],
-            predict: Callable[[NDArray[np.intp]], NDArray[np.float64]],
+            scores: Sequence[EpochScore],
+            validations: Sequence[NDArray[np.float64]],
+            predict: Predict,
             wall_s: float,
         ) -> dict[str, Any]:
+            (score,), (validation,), (test,) = scores, validations, predict([split.test])
             decision = kind.learn(validation, values[split.validation])
             measured = {
                 "validation": kind.metrics(validation, values[split.validation], decision, scale),
-                "test": kind.metrics(predict(split.test), values[split.test], decision, scale),
+                "test": kind.metrics(test, values[split.test], decision, scale),
             }
             main = kind.main_metric
             told = ", ".join(f"{part} {main} {found[main]:.4g}" for part, found in measured.items())
@@ -280,11 +282,8 @@ class _Pretraining:
             model,
             network,
             base,
-            Round(self.cut, self.keep),
-            task=task.spec,
-            decision=done.decision,
-            labels_licence=task.licence,
-            metrics=done.metrics,
+            Round((self.cut,), self.keep),
+            [SavedHead.of(task.spec, self.cut, task.targets.shape[1], done.decision, task.licence, done.metrics)],
         )
 
     def _tell(self, done: PretrainTrial) -> None:

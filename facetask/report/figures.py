@@ -115,7 +115,7 @@ def characteristic_curves(task: TaskResult, width: int = WIDTH) -> str:
 
 
 def kept_filters(task: TaskResult, width: int = WIDTH) -> str:
-    """Return bars of the filters kept at each tap up to the cut, before the bars of what there was."""
+    """Return bars of the filters kept at each tap of the network, before the bars of what there was."""
     if task.prune is None or not task.prune.kept:
         return ""
     prune = task.prune

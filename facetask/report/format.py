@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 DASH = "–"
 MINUS = "−"
@@ -132,3 +133,8 @@ def _scaled(value: float | None, units: tuple[tuple[float, str], ...], *, exact_
 def _signed(text: str) -> str:
     """Return a number's text with a typographic minus."""
     return text.replace("-", MINUS)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a reader lists them: ``yaw, age and glasses``; empty for none."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)

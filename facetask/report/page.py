@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
-from facetask.report.format import count, duration
+from facetask.report.format import count, duration, listed
 from facetask.report.metrics import unit_of
 from facetask.report.selectors import selectors_figure, selectors_table
 from facetask.report.sharing import best_taps, filter_map, sharing_table
@@ -53,6 +53,7 @@ class PageView:
     step_names: list[str]
     has_sizes: bool
     has_slices: bool
+    one_network: bool
     sharing: list[FigureView]
     comparisons: dict[str, FigureView]
 
@@ -117,15 +118,13 @@ def _selectors(unit: str, chosen: str, found: Comparison, width: int) -> str:
 
 def _page_view(results: Results, comparisons: Sequence[Comparison]) -> PageView:
     """Return the page's texts."""
-    names = [task.name for task in results.tasks]
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     times = [(task.name, [duration(task.wall_s.get(stage)) for stage in _STAGES]) for task in results.tasks]
     order = {name: position for position, name in enumerate(("data", "responses"))}
     shared = sorted(results.wall_s.items(), key=lambda item: (item[0] == "total", order.get(item[0], 9), item[0]))
     tasks = [task_view(task, results, position) for position, task in enumerate(results.tasks, start=1)]
     return PageView(
         results=results,
-        title=f"{listed}, read from {results.base_network.plugin}",
+        title=f"{listed([task.name for task in results.tasks])}, read from {results.base_network.plugin}",
         tasks=tasks,
         facts=_facts(results),
         stage_times=times,
@@ -134,6 +133,7 @@ def _page_view(results: Results, comparisons: Sequence[Comparison]) -> PageView:
         step_names=max(([step.name for step in task.steps] for task in tasks), key=len),
         has_sizes=any(task.prune for task in results.tasks),
         has_slices=any(task.slices for task in tasks),
+        one_network=any(task.prune and task.prune.shared for task in results.tasks),
         sharing=_sharing(results.tasks),
         comparisons=_comparisons(results, comparisons),
     )

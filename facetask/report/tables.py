@@ -39,7 +39,7 @@ def before_after_table(task: TaskResult) -> Table:
     ]
     if prune:
         lines += [
-            (f"cut at {prune.cut}, unpruned", prune.unpruned_at_cut, prune.metrics_unpruned),
+            (f"cut {_where(prune)}, unpruned", prune.unpruned_at_cut, prune.metrics_unpruned),
             ("pruned", prune.pruned, prune.metrics_pruned),
         ]
     if task.finetune:
@@ -64,6 +64,11 @@ def before_after_table(task: TaskResult) -> Table:
     marked = {len(lines) - 1: "guess", len(lines) - 2: "final"}
     head = ["network", *costs, *(column_label(name, unit_of(task.labels, name)) for name in names)]
     return Table(head, rows, marked, share)
+
+
+def _where(prune: PruneResult) -> str:
+    """Return where a network is cut."""
+    return f"for all {len(prune.shared)} tasks, read at {prune.cut}" if prune.shared else f"at {prune.cut}"
 
 
 def best_tap_metrics(task: TaskResult) -> Metrics:

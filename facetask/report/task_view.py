@@ -17,6 +17,7 @@ from facetask.report.format import (
     human_bytes,
     human_count,
     is_number,
+    listed,
     ordinal,
     percent,
     reduction,
@@ -73,6 +74,7 @@ class TaskView:
     best_tap: str
     best_place: str
     cut: str
+    shared: str
     steps: list[Step]
     guess: str
     guess_short: str
@@ -129,6 +131,7 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         best_tap=task.regress.best_tap,
         best_place=_place(task),
         cut=prune.cut if prune else "",
+        shared=listed(prune.shared) if prune else "",
         steps=steps,
         guess=metric_text(main, _mean_only(task.regress.baseline.get(main)), unit_of(task.labels, main)),
         sizes=(human_bytes(prune.base.size_bytes), human_bytes(prune.size_bytes)) if prune else (DASH, DASH),
@@ -259,9 +262,10 @@ def _tiles(task: TaskResult, steps: list[Step], main: str) -> list[Tile]:
         prune = task.prune
         size = f"{human_bytes(prune.base.size_bytes)} → {human_bytes(prune.size_bytes)}"
         macs = f"{human_count(prune.base.macs)} → {human_count(prune.macs)}"
+        shared = f", for {len(prune.shared)} tasks" if prune.shared else ""
         tiles += [
-            Tile("Size", reduction(prune.size_reduction), size),
-            Tile("MACs", reduction(prune.macs_reduction), macs),
+            Tile("Size", reduction(prune.size_reduction), size + shared),
+            Tile("MACs", reduction(prune.macs_reduction), macs + shared),
         ]
     elif task.curve:
         knee = next((curve.knee for curve in task.curve.taps if curve.tap == task.regress.best_tap), None)

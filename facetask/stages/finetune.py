@@ -1,7 +1,8 @@
-"""Stage 4: train the pruned network on the task's images, and measure what that gives."""
+"""Stage 4: train the pruned network on its tasks' images, and measure what that gives for each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ from facetask.heads import Predicted
 from facetask.training import EpochScore, train
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from facetask.config import FinetuneConfig
     from facetask.loader import ImageLoader
     from facetask.progress import Reporter
@@ -18,12 +22,13 @@ if TYPE_CHECKING:
     from facetask.task_kind import Decision
     from facetask.task_network import TaskNetwork
     from facetask.trainer import Teacher
+    from facetask.training import TrainedTask
     from facetask.training_file import TrainingFile
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """The finetuned network of one trial.
+    """One task's part of a trial's finetuned network.
 
     Attributes:
         epochs: Every epoch's scores, from the starting point; an epoch that diverges is the end, and left out.
@@ -59,58 +64,57 @@ class Finetuned:
 
 def finetune(
     network: TaskNetwork,
-    task: Satellite,
-    split: Split,
+    tasks: Sequence[tuple[Satellite, Split]],
     settings: FinetuneConfig,
     loader: ImageLoader,
     seed: int,
     *,
-    start: LinearModel | None = None,
+    start: Sequence[LinearModel] | None = None,
     teacher: Teacher | None = None,
     saved: TrainingFile | None = None,
     reporter: Reporter | None = None,
-) -> Finetuned:
-    """Train a network in place and leave it at its best epoch.
+) -> tuple[Finetuned, ...]:
+    """Train a network in place, leave it at its best epoch, and return what each task has of it.
 
     Args:
-        network: The pruned network with its refitted head.
-        task: The satellite task.
-        split: The trial's partition.
+        network: The pruned network with its refitted heads.
+        tasks: The heads' tasks, each with the trial's partition of its labelled images.
         settings: Epochs, optimiser, loss, augmentation.
         loader: How images reach the network.
         seed: Of the order of images, of augmentation, of dropout and of a fresh network.
-        start: The head from which training starts; by default the network's own, which is epoch 0 in any case.
+        start: The heads from which training starts; by default the network's own, which are epoch 0 in any case.
         teacher: The base network's responses that ``settings.distill`` holds the pruned network's to.
         saved: Where the training is saved after every epoch, and gone on with after an interruption.
         reporter: Where to report to; by default nowhere.
 
     Raises:
-        ConfigError: If the loss does not fit the task's kind.
+        ConfigError: If the loss does not fit a task's kind.
         RunDirError: If the training cannot be saved.
         SurgeryError: If the network cannot be started from scratch.
     """
-    kind = task.kind
     trained = train(
-        network,
-        task,
-        split,
-        settings,
-        loader,
-        seed,
-        start=start,
-        teacher=teacher,
-        saved=saved,
-        reporter=reporter,
+        network, tasks, settings, loader, seed, start=start, teacher=teacher, saved=saved, reporter=reporter
     )
-    decision = kind.learn(trained.validation, task.values[split.validation])
-    predicted, values = trained.predict(split.test), task.values[split.test]
+    tested = trained.predict([split.test for _, split in tasks])
     network.scale_outputs(trained.unit)
+    return tuple(
+        _measured(task, split, own, trained.best_epoch, predicted)
+        for (task, split), own, predicted in zip(tasks, trained.tasks, tested, strict=True)
+    )
+
+
+def _measured(
+    task: Satellite, split: Split, trained: TrainedTask, best_epoch: int, predicted: NDArray[np.float64]
+) -> Finetuned:
+    """Return what one task has of the network, given its predictions on test."""
+    kind, values = task.kind, task.values
+    decision = kind.learn(trained.validation, values[split.validation])
     scale = kind.scale(task.targets[split.train])
     return Finetuned(
         epochs=trained.epochs,
-        best_epoch=trained.best_epoch,
+        best_epoch=best_epoch,
         predicted=Predicted.of(predicted, decision),
-        metrics=kind.metrics(predicted, values, decision, scale),
-        metrics_validation=kind.metrics(trained.validation, task.values[split.validation], decision, scale),
-        confusion=kind.confusion(predicted, values, decision),
+        metrics=kind.metrics(predicted, values[split.test], decision, scale),
+        metrics_validation=kind.metrics(trained.validation, values[split.validation], decision, scale),
+        confusion=kind.confusion(predicted, values[split.test], decision),
     )

@@ -1,4 +1,4 @@
-"""Stage 3: the cut, the keep sets, the smaller network and its refitted head."""
+"""Stage 3: the cuts, the keep sets, the smaller network and its refitted heads: one for each task that it serves."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facetask.cost import network_cost, second_opinion
-from facetask.heads import Predicted, fit_head
-from facetask.keep_sets import GroupChoice, KeepSets, TrialCurves, choose_keep_sets
+from facetask.heads import Head, Predicted, fit_head
+from facetask.keep_sets import GroupChoice, KeepSets, TaskAtCut, TrialCurves, choose_keep_sets
 from facetask.needed_filters import choose_needed
 from facetask.regression import LinearModel
 from facetask.results import NetworkCost
 from facetask.stages.curve import curve_from_json, curve_to_json
 from facetask.stages.regress import Regression
-from facetask.task_network import TaskNetwork
+from facetask.task_network import TaskNetwork, side_by_side
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,11 +34,11 @@ Forward = Callable[["nn.Module"], "NDArray[np.float32]"]
 
 @dataclass(frozen=True)
 class Pruned:
-    """The pruned network of one trial: enough to rebuild it from the base network.
+    """One task's part of a trial's pruned network: with that of the tasks that share it, enough to rebuild it.
 
     Attributes:
-        cut: The tap above which everything was removed.
-        keep: Keep set of each tap up to the cut, in original numbering.
+        cut: The tap that the task's head reads; what no task's head needs was removed.
+        keep: Keep set of each tap of the network, in original numbering.
         full: How many filters each of them had.
         groups: The coupled groups' choices.
         head: The head's linear model.
@@ -49,8 +49,8 @@ class Pruned:
         metrics_pruned: Test metrics of the pruned network with its refitted head.
         metrics_validation: The same on validation.
         confusion: Its decisions on test, as in :class:`facetask.heads.Head`.
-        cost: Of the pruned network with its head.
-        cost_at_cut: Of the base network cut at the same tap.
+        cost: Of the pruned network with all its heads.
+        cost_at_cut: Of the base network cut at the same taps.
         cost_base: Of the whole base network.
         macs_note: Where the second counter disagrees.
     """
@@ -76,12 +76,6 @@ class Pruned:
     def decision(self) -> Decision:
         """What was learned on validation for the head's outputs."""
         return self.predicted.decision
-
-    def network(self, base: ChannelGraph, images: Tensor | None) -> TaskNetwork:
-        """Return the pruned network, rebuilt from the base network's graph and the images of its reconstruction."""
-        network = build_pruned(base, self.cut, self.keep, len(self.head.intercept), images)
-        network.set_head(self.head)
-        return network
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -135,40 +129,61 @@ class Pruned:
         return cls(**{**fields, **costs, **heads, **predicted, "keep": keep, "groups": groups})
 
 
+@dataclass(frozen=True)
+class TaskCurves:
+    """What is known of one task when a network is pruned for it.
+
+    Attributes:
+        task: The task.
+        regression: The trial's regressions.
+        trials: The trial's partition and curves, then those of the other trials, which only some settings need.
+    """
+
+    task: Satellite
+    regression: Regression
+    trials: Sequence[TrialCurves]
+
+
 def build_pruned(
-    base: ChannelGraph, cut: str, keep: KeepSets, n_outputs: int, images: Tensor | None = None
+    base: ChannelGraph, heads: Sequence[tuple[str, int]], keep: KeepSets, images: Tensor | None = None
 ) -> TaskNetwork:
-    """Return the network that ends at the cut with only the keep sets left, and an untrained head.
+    """Return the network that ends at some cuts with only the keep sets left, and untrained heads.
 
     Args:
         base: The base network's graph.
-        cut: The tap to end at.
-        keep: Keep set of each tap up to the cut.
-        n_outputs: Outputs of the head.
+        heads: For each task the tap that its head reads, and the head's outputs.
+        keep: Keep set of each tap of the network.
         images: Normalised images for the reconstruction of dropped inputs; None for none.
     """
-    backbone = base.cut(cut).pruned({tap: kept.tolist() for tap, kept in keep.items()}, images).module()
-    return TaskNetwork(backbone, len(keep[cut]), n_outputs)
+    graph = base.cut(*(cut for cut, _ in heads))
+    backbone = graph.pruned({tap: kept.tolist() for tap, kept in keep.items()}, images).module()
+    cuts = [tap.name for tap in graph.taps if tap.name in dict(heads)]
+    columns = dict(zip(cuts, side_by_side([len(keep[cut]) for cut in cuts]), strict=True))
+    return TaskNetwork(backbone, [(columns[cut], n_outputs) for cut, n_outputs in heads])
+
+
+def rebuild_pruned(base: ChannelGraph, tasks: Sequence[Pruned], images: Tensor | None) -> TaskNetwork:
+    """Return the pruned network of one or more tasks, rebuilt from the base network and its reconstruction's images."""
+    heads = [(each.cut, len(each.head.intercept)) for each in tasks]
+    network = build_pruned(base, heads, tasks[0].keep, images)
+    network.set_heads([each.head for each in tasks])
+    return network
 
 
 def prune(
     network: BaseNetwork,
     responses: Responses,
-    task: Satellite,
-    regression: Regression,
-    trials: Sequence[TrialCurves],
+    tasks: Sequence[TaskCurves],
     settings: PruneConfig,
     images: Tensor | None,
     forward: Forward,
-) -> tuple[Pruned, TaskNetwork]:
-    """Cut the network, keep what matters, rebuild it smaller and refit its head; return it too.
+) -> tuple[tuple[Pruned, ...], TaskNetwork]:
+    """Cut the network, keep what matters to any task, rebuild it smaller and refit the heads; return it too.
 
     Args:
         network: The base network.
         responses: All taps' responses.
-        task: The satellite task.
-        regression: The trial's regressions.
-        trials: The trial's partition and curves, then those of the other trials, which only some settings need.
+        tasks: The tasks that one network shall serve, one or more.
         settings: The knee's rule, cut, coupling and rounding.
         images: Normalised training images, on which filters are chosen by need and dropped inputs reconstructed; None
             where neither is asked for.
@@ -178,44 +193,53 @@ def prune(
         SurgeryError: If the cut names no tap.
         CurveError: If a curve has no knee by the configured rule.
     """
-    cut = choose_cut(regression, settings.cut, network.graph)
-    graph = network.graph.cut(cut)
-    split = trials[0].split
+    cuts = [choose_cut(each.regression, settings.cut, network.graph) for each in tasks]
+    graphs = {cut: network.graph.cut(cut) for cut in cuts}
+    graph = graphs[cuts[0]] if len(graphs) == 1 else network.graph.cut(*graphs)
+    at_cut = [TaskAtCut(each.task, graphs[cut], each.trials) for each, cut in zip(tasks, cuts, strict=True)]
     shape = network.preprocessing.input_shape
     cost_base = network_cost(network.module, shape)
     if settings.budget is not None:
         assert images is not None
-        wanted, groups = choose_needed(graph, trials, settings, images, cost_base.macs)
+        wanted, groups = choose_needed(graph, at_cut, settings, images, cost_base.macs)
     else:
-        wanted, groups = choose_keep_sets(graph, network.follows, responses, task, trials, settings)
+        wanted, groups = choose_keep_sets(graph, network.follows, responses, at_cut, settings)
     keep = graph.resolve(wanted)
-    n_outputs = task.targets.shape[1]
-    pruned = build_pruned(network.graph, cut, keep, n_outputs, images if settings.reconstruct else None).eval()
+    heads = [(cut, each.task.targets.shape[1]) for each, cut in zip(tasks, cuts, strict=True)]
+    pruned = build_pruned(network.graph, heads, keep, images if settings.reconstruct else None).eval()
     x = forward(pruned.backbone)
-    head = fit_head(x, task, split)
-    unpruned = fit_head(responses.tap(cut), task, split)
-    pruned.set_head(head.model)
+    fitted = [
+        fit_head(x[:, columns], each.task, each.trials[0].split)
+        for columns, each in zip(pruned.reads, tasks, strict=True)
+    ]
+    pruned.set_heads([head.model for head in fitted])
     whole = {tap.name: np.arange(tap.n_filters) for tap in graph.taps}
     cost = network_cost(pruned, shape)
-    done = Pruned(
-        cut=cut,
-        keep=keep,
-        full={tap.name: tap.n_filters for tap in graph.taps},
-        groups=groups,
-        head=head.model,
-        gentle_head=head.gentle,
-        predicted=head.predicted,
-        predicted_unpruned=unpruned.predicted,
-        metrics_unpruned=unpruned.metrics,
-        metrics_pruned=head.metrics,
-        metrics_validation=head.metrics_validation,
-        confusion=head.confusion,
-        cost=cost,
-        cost_at_cut=network_cost(build_pruned(network.graph, cut, whole, n_outputs).eval(), shape),
-        cost_base=cost_base,
-        macs_note=second_opinion(pruned, shape, cost.macs),
-    )
-    return done, pruned
+    cost_at_cut = network_cost(build_pruned(network.graph, heads, whole).eval(), shape)
+    macs_note = second_opinion(pruned, shape, cost.macs)
+
+    def of_task(each: TaskCurves, cut: str, own: tuple[GroupChoice, ...], head: Head) -> Pruned:
+        unpruned = fit_head(responses.tap(cut), each.task, each.trials[0].split)
+        return Pruned(
+            cut=cut,
+            keep=keep,
+            full={tap.name: tap.n_filters for tap in graph.taps},
+            groups=own,
+            head=head.model,
+            gentle_head=head.gentle,
+            predicted=head.predicted,
+            predicted_unpruned=unpruned.predicted,
+            metrics_unpruned=unpruned.metrics,
+            metrics_pruned=head.metrics,
+            metrics_validation=head.metrics_validation,
+            confusion=head.confusion,
+            cost=cost,
+            cost_at_cut=cost_at_cut,
+            cost_base=cost_base,
+            macs_note=macs_note,
+        )
+
+    return tuple(map(of_task, tasks, cuts, groups, fitted)), pruned
 
 
 def choose_cut(regression: Regression, cut: Any, graph: ChannelGraph) -> str:

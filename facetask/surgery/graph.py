@@ -118,16 +118,17 @@ class ChannelGraph:
         nodes = [self._nodes[tap.node] for tap in self.taps]
         return rebuild.bare(rebuild.ending_at(self._network, nodes))
 
-    def cut(self, tap: str) -> ChannelGraph:
-        """Return the channel graph of the network that ends at a tap's global average pool, ``(batch, n_filters)``.
+    def cut(self, *taps: str) -> ChannelGraph:
+        """Return the channel graph of the network that ends at the global average pools of some taps.
 
-        What the tap does not need is removed. The output can be pruned, for a head follows.
+        Its output ``(batch, n_filters)`` has their filters side by side, in network order, each tap's once. What none
+        of them needs is removed. The output can be pruned, for heads follow.
 
         Raises:
             SurgeryError: If there is no such tap.
         """
-        chosen = self.tap(tap)
-        network = rebuild.ending_at(self._network, [self._nodes[chosen.node]])
+        chosen = {self.tap(name).name for name in taps}
+        network = rebuild.ending_at(self._network, [self._nodes[tap.node] for tap in self.taps if tap.name in chosen])
         left = {node.name for node in network.graph.nodes}
         return ChannelGraph(network, self.input_shape, [tap for tap in self.taps if tap.node in left], is_cut=True)
 

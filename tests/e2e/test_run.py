@@ -302,7 +302,7 @@ def test_a_model_that_was_taken_away_is_made_again(finished: Finished, toy: Toy,
 
 def test_the_saved_model_is_that_of_the_last_stage(toy: Toy, tmp_path: Path) -> None:
     def saved_and_told(stage: str) -> tuple[Any, Any]:
-        saved = json.loads((tmp_path / "run/model/brightness/model.json").read_text())["metrics"]
+        saved = json.loads((tmp_path / "run/model/brightness/model.json").read_text())["heads"][0]["metrics"]
         trial = results(tmp_path / "run")["tasks"][0]["trials"][0]
         return saved, trial["metrics_pruned" if stage == "prune" else "finetune"]
 

@@ -97,7 +97,7 @@ def test_its_responses_are_the_saved_network_s(second: Run, toy: Toy) -> None:
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         expected = model.network.backbone(images)
-        last = base.graph.cut(model.description.rounds[-1].cut)
+        last = base.graph.cut(*model.description.rounds[-1].cuts)
         assert torch.equal(base.module(images), expected)
         assert torch.equal(last.module()(images), expected)
         assert base.graph.responder()(images).shape[1] == sum(tap.n_filters for tap in base.graph.taps)
@@ -110,7 +110,7 @@ def test_a_model_whose_weights_do_not_fit_is_no_base(second: Run, toy: Toy, tmp_
     (folder / "model.json").write_text(json.dumps(fields))
     with pytest.raises(CheckpointError, match="does not fit the network"):
         load_base(folder, toy.plugins)
-    fields["rounds"][0]["cut"] = "absent"
+    fields["rounds"][0]["cuts"] = ["absent"]
     (folder / "model.json").write_text(json.dumps(fields))
     with pytest.raises(CheckpointError, match=r"model\.json: does not fit 'tiny' \(no tap 'absent'"):
         load_base(folder, toy.plugins)

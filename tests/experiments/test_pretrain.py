@@ -109,7 +109,7 @@ def test_the_model_is_a_base_network_for_runs_with_all_its_filters(primary: Prim
     ]
     further, _ = primary.run("b", TINT, base_network={"model": str(done.model)})
     rounds = json.loads((further.model / "model.json").read_text())["rounds"]
-    assert [part["cut"] for part in rounds] == ["3", "3"]
+    assert [part["cuts"] for part in rounds] == [["3"], ["3"]]
 
 
 def test_the_cut_may_be_named(primary: Primary) -> None:

@@ -250,7 +250,7 @@ def carver_of(toy: Toy, folder: Path) -> Carver:
     work = StageWork(materials, respond(materials, Recorder()), config, 0, 0)
     record = TaskRecord(work.task, 1)
     for stage in ("regress", "curve"):
-        record.trials[0].add(stage, work.compute(stage, record, None), 0.0)
+        record.trials[0].add(stage, work.compute(stage, record), 0.0)
     return Carver(work, record, settings)
 
 
@@ -269,7 +269,7 @@ def test_gradients_are_those_of_the_loss(toy: Toy, tmp_path: Path) -> None:
     network, work = carver.carved("unpruned").copy(), carver.work
     rows = work.split.train[:20]
     rivals.TaskGradients(work.task, work.split, "mse", work.materials.loader, rows).compute(network)
-    found = network.head.bias.grad
+    found = network.heads[0].bias.grad
     assert found is not None
     spread = work.task.targets[work.split.train].std()
     outputs = work.materials.loader.all_outputs(network, rows)

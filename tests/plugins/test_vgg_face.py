@@ -312,7 +312,7 @@ def test_pruned_networks_have_the_printed_sizes(whole: nn.Module, task: str) -> 
         for (name, full), width in zip(WIDTHS.items(), widths, strict=False)
     }
     graph = ChannelGraph.trace(whole, (3, 224, 224))
-    pruned = build_pruned(graph, list(keep)[-1], keep, n_outputs)
+    pruned = build_pruned(graph, [(list(keep)[-1], n_outputs)], keep)
     assert sum(parameter.numel() for parameter in pruned.parameters()) == n_parameters
     sizes = {name: module.out_channels for name, module in pruned.named_modules() if isinstance(module, nn.Conv2d)}
     assert sorted(sizes.values()) == sorted(widths)

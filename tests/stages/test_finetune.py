@@ -2,92 +2,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from bar_networks import SIDE, Backbone, Bars, Interrupted, bars, equal, loader_of, state, task_network
 from torch import Tensor, nn
 
-from facetask import ConfigError, FaceData, Preprocessing
+from facetask import ConfigError
 from facetask.config import FinetuneConfig
-from facetask.data import scan_images
 from facetask.loader import ImageLoader
 from facetask.losses import distillation_loss
 from facetask.metrics import scaled_rmse
-from facetask.progress import Silent
 from facetask.regression import LinearModel
 from facetask.splits import Split
 from facetask.stages.finetune import Finetuned, finetune
 from facetask.task_network import TaskNetwork
 from facetask.trainer import Teacher, one_cycle
-from facetask.training_file import TrainingFile
 
-SIDE = 12
 Make = Callable[..., Any]
 
 
-class Backbone(nn.Sequential):
-    """A convolution that sees the whole image, batch norm, ReLU; keeps what it is trained on."""
-
-    def __init__(self, dropout: float = 0.0) -> None:
-        super().__init__(nn.Conv2d(3, 8, SIDE), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(dropout), nn.Flatten())
-        self.seen: list[Tensor] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            self.seen.append(x.detach().clone())
-        return super().forward(x)
-
-
-def task_network(n_outputs: int = 1, seed: int = 0, **options: float) -> TaskNetwork:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = TaskNetwork(Backbone(**options), 8, n_outputs)
-        network.backbone[1].running_mean.uniform_(-0.1, 0.1)
-        network.backbone[1].running_var.uniform_(0.5, 1.5)
-    return network.eval()
-
-
-def loader_of(folder: Path, pixels: np.ndarray, *, raw: bool = False) -> ImageLoader:
-    """Save images ``(n, height, width, 3)`` and return how they reach a network, raw or in about −1 … 1."""
-    paths = tuple(folder / f"{i:03d}.png" for i in range(len(pixels)))
-    for path, image in zip(paths, pixels, strict=True):
-        Image.fromarray(image).save(path)
-    mean, std = (0.0, 1.0) if raw else (127.5, 127.5)
-    spec = Preprocessing(size=pixels.shape[1:3], colour="rgb", mean=(mean,) * 3, std=(std,) * 3)
-    return ImageLoader(scan_images(FaceData(paths=paths, columns={}), 0.0), spec, "cpu", 64, 0)
-
-
-def bars(position: np.ndarray) -> np.ndarray:
-    """Images with a bright bar, from the left edge (−1) to the right edge (1)."""
-    columns = np.linspace(-1, 1, SIDE)
-    grey = 255 * np.exp(-((columns - position[:, None]) ** 2) / 0.1)
-    return np.broadcast_to(grey[:, None, :, None], (len(position), SIDE, SIDE, 3)).astype(np.uint8)
-
-
-class Bars(Silent):
-    """Counts what each bar shows as done."""
-
-    def __init__(self) -> None:
-        self.done: dict[str, int] = {}
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-    @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        self.done[what] = 0
-
-        def advance(done: int) -> None:
-            self.done[what] += done
-            assert self.done[what] <= total
-
-        yield advance
+def train_one(
+    network: TaskNetwork,
+    task: Any,
+    split: Split,
+    settings: FinetuneConfig,
+    loader: ImageLoader,
+    seed: int,
+    **given: Any,
+) -> Finetuned:
+    """Finetune a network for one task."""
+    start = given.pop("start", None)
+    heads = None if start is None else [start]
+    (done,) = finetune(network, [(task, split)], settings, loader, seed, start=heads, **given)
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -111,17 +62,9 @@ def run(bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, hal
         given = {key: settings.pop(key) for key in ("start_head", "teacher", "saved", "reporter") if key in settings}
         given["start"] = given.pop("start_head", None)
         config = FinetuneConfig(**{"epochs": 8, "batch_size": 16, "learning_rate": 0.1, **settings})
-        return finetune(network, task, halves(96), config, bar_loader, seed, **given)
+        return train_one(network, task, halves(96), config, bar_loader, seed, **given)
 
     return go
-
-
-def state(network: nn.Module) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in network.state_dict().items()}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_training_improves_and_the_network_is_left_at_its_best_epoch(
@@ -159,7 +102,7 @@ def test_each_output_has_a_rule_of_its_own_for_mirrored_images(
 
     def errors(flip: Any) -> np.ndarray:
         task, network = make_task(both, "binned", flip=flip, **spec), task_network(n_outputs=2)
-        finetune(network, task, halves(96), settings, bar_loader, 0)
+        train_one(network, task, halves(96), settings, bar_loader, 0)
         rows = halves(96).test
         return np.abs(bar_loader.all_outputs(network, rows) - both[rows]).mean(axis=0)
 
@@ -187,7 +130,7 @@ def test_a_loss_that_is_no_number_ends_the_training(run: Make) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * (torch.nan if len(self.seen) >= 8 else 1.0)
 
-    network = TaskNetwork(Poison(), 8, 1).eval()
+    network = TaskNetwork(Poison(), [(slice(0, 8), 1)]).eval()
     done = run(network, epochs=5)  # three batches an epoch: NaN in the third, as are all outputs from then on
     assert [epoch.epoch for epoch in done.epochs] == [0, 1, 2]
     assert len(network.backbone.seen) == 8
@@ -232,7 +175,7 @@ def test_a_batch_of_one_and_few_steps(
     split = Split(np.arange(n), np.arange(20, 30), np.arange(30, 40))
     settings = FinetuneConfig(epochs=epochs, batch_size=batch_size, warmup=warmup)
     bars = Bars()
-    done = finetune(task_network(), make_task(values), split, settings, bar_loader, 0, reporter=bars)
+    done = train_one(task_network(), make_task(values), split, settings, bar_loader, 0, reporter=bars)
     assert len(done.epochs) == epochs + 1
     assert bars.done == {"task: epochs": epochs, **{f"epoch {i + 1} of {epochs}: images": n for i in range(epochs)}}
 
@@ -276,7 +219,7 @@ def seen(tmp_path: Path, make_task: Make) -> Callable[..., Iterator[tuple[np.nda
         network = task_network()
         config = FinetuneConfig(epochs=10, batch_size=4, learning_rate=1e-9, **settings)
         task = make_task(np.arange(6.0)[:, None], flip=rule)
-        finetune(network, task, split, config, loader, 0)
+        train_one(network, task, split, config, loader, 0)
         images = [image.numpy() for batch in network.backbone.seen for image in batch]
         assert len(images) == 40
         channels_first = pixels.transpose(0, 3, 1, 2).astype(np.float32)
@@ -323,7 +266,9 @@ def test_shift_moves_an_image_and_repeats_its_edge(tmp_path: Path, make_task: Ma
     backbone.register_forward_pre_hook(lambda module, args: inputs.append(args[0].clone()) if module.training else None)
     split = Split(np.array([0]), np.array([1]), np.array([2]))
     settings = FinetuneConfig(epochs=60, batch_size=1, shift=0.2, learning_rate=1e-9)
-    finetune(TaskNetwork(backbone, 8, 1), make_task(np.zeros((3, 1)), flip="never"), split, settings, loader, 0)
+    train_one(
+        TaskNetwork(backbone, [(slice(0, 8), 1)]), make_task(np.zeros((3, 1)), flip="never"), split, settings, loader, 0
+    )
     moves = set()
     for (image,) in inputs:
         across, down = (image[0, 0] - 5) / 10, (image[1, :, 0] - 5) / 20
@@ -364,7 +309,7 @@ def test_every_kind_can_be_trained(
     task = make_task(values, kind, **{"flip": "never", **spec})
     split = halves(120).within(task.labelled)
     settings = FinetuneConfig(epochs=25, learning_rate=0.1, batch_size=16)
-    done = finetune(task_network(n_outputs), task, split, settings, loader_of(tmp_path, bars(position[:, 0])), 0)
+    done = train_one(task_network(n_outputs), task, split, settings, loader_of(tmp_path, bars(position[:, 0])), 0)
     assert done.metrics[main] > 0.75
     assert done.best_epoch > 0
     decided = {"binary": {"threshold"}, "multilabel": {"threshold[right]", "threshold[edge]"}}
@@ -395,14 +340,14 @@ def test_a_loss_that_does_not_fit_the_kind_is_refused(
     classes = {"continuous": (), "multilabel": ("a",)}.get(kind, ("a", "b"))
     network, settings = task_network(2 if kind == "nominal" else 1), FinetuneConfig(loss=loss)
     with pytest.raises(ConfigError, match=f"finetune.loss: '{loss}' does not fit the {kind} task 'task'; use auto"):
-        finetune(network, make_task(values, kind, classes=classes), halves(96), settings, bar_loader, 0)
+        train_one(network, make_task(values, kind, classes=classes), halves(96), settings, bar_loader, 0)
 
 
 def test_a_label_that_is_constant_in_training_does_no_harm(
     bar_loader: ImageLoader, make_task: Make, halves: Make
 ) -> None:
     values = np.concatenate([np.full(48, 0.1), np.linspace(0, 1, 48)])[:, None]
-    done = finetune(task_network(), make_task(values), halves(96), FinetuneConfig(epochs=2), bar_loader, 0)
+    done = train_one(task_network(), make_task(values), halves(96), FinetuneConfig(epochs=2), bar_loader, 0)
     assert len(done.epochs) == 3
 
 
@@ -413,10 +358,10 @@ def test_the_loss_does_not_depend_on_the_label_s_unit(
     for factor in (1.0, 1024.0):  # the unit is rounded to a power of two
         network = task_network()
         with torch.no_grad():
-            network.head.weight.mul_(factor)
-            network.head.bias.mul_(factor)
+            network.heads[0].weight.mul_(factor)
+            network.heads[0].bias.mul_(factor)
         settings = FinetuneConfig(epochs=1, learning_rate=1e-12)
-        done = finetune(network, make_task(factor * bar_positions), halves(96), settings, bar_loader, 0)
+        done = train_one(network, make_task(factor * bar_positions), halves(96), settings, bar_loader, 0)
         losses.append(done.epochs[1].train_loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -445,20 +390,6 @@ def test_scaled_steps_do_not_depend_on_how_layers_share_their_scale(run: Make) -
 
 
 # Leaving a training and going on with it
-
-
-class Interrupted(TrainingFile):
-    """A file whose training is interrupted once it is saved for the so-manieth time."""
-
-    def __init__(self, path: Path, after: int) -> None:
-        super().__init__(path, {"seed": 1})
-        self._left = after
-
-    def save(self, state: Any) -> None:
-        super().save(state)
-        self._left -= 1
-        if not self._left:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
@@ -519,7 +450,7 @@ def test_from_scratch_the_first_guess_is_near_the_mean_label(
 ) -> None:
     network, values = task_network(), 1000 + bar_positions
     settings = FinetuneConfig(start="scratch", epochs=1, learning_rate=1e-9)
-    done = finetune(network, make_task(values), halves(96), settings, bar_loader, 0)
+    done = train_one(network, make_task(values), halves(96), settings, bar_loader, 0)
     assert done.epochs[0].validation_rmse < 3
 
 
@@ -549,7 +480,7 @@ def test_statistics_never_come_from_one_image(
     split = Split(np.arange(n), np.arange(50, 70), np.arange(70, 90))
     network = task_network()
     settings = FinetuneConfig(epochs=2, batch_size=8, batch_norm="train", learning_rate=0.01)
-    assert len(finetune(network, make_task(bar_positions), split, settings, bar_loader, 0).epochs) == 3
+    assert len(train_one(network, make_task(bar_positions), split, settings, bar_loader, 0).epochs) == 3
     sizes = [len(batch) for batch in network.backbone.seen]
     assert sizes == 2 * ([8] * (n // 8 - 1) + [9])
 
@@ -567,7 +498,7 @@ def test_label_smoothing_keeps_outputs_moderate(
             split = Split(np.arange(96), np.arange(96), np.arange(96))
             settings = FinetuneConfig(epochs=20, learning_rate=0.1, label_smoothing=smoothing)
             task = make_task(values, kind, classes=tuple("abc")[:n_outputs], flip="never")
-            finetune(network, task, split, settings, bar_loader, 0)
+            train_one(network, task, split, settings, bar_loader, 0)
             outputs = bar_loader.all_outputs(network, split.test)
             sizes.append(np.abs(outputs - outputs.mean(axis=1, keepdims=True)).mean())
         assert sizes[1] < 0.7 * sizes[0], kind

@@ -22,7 +22,7 @@ from facetask.loader import ImageLoader
 from facetask.network import BaseNetwork
 from facetask.responses import Responses
 from facetask.stages.curve import Chooser, curve
-from facetask.stages.prune import Pruned, choose_cut, prune
+from facetask.stages.prune import Pruned, TaskCurves, choose_cut, prune, rebuild_pruned
 from facetask.stages.regress import Regression, TapFit, regress
 from facetask.surgery import ChannelGraph
 from facetask.testing import tiny_network, toy_faces
@@ -132,8 +132,9 @@ class Stage:
         regression = regress(self.responses, task, self.split)
         curves = curve(self.responses, task, self.split, chooser)
         config = PruneConfig(**{"cut": "3", **settings})
-        trials = [TrialCurves(self.split, curves, chooser)]
-        return prune(self.base, self.responses, task, regression, trials, config, images, self.forward)[0]
+        tasks = [TaskCurves(task, regression, [TrialCurves(self.split, curves, chooser)])]
+        ((done,), _) = prune(self.base, self.responses, tasks, config, images, self.forward)
+        return done
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_the_head_is_refitted_on_the_pruned_network_s_own_responses(stage: Stage
     done = stage.run(cut="2.conv")
     assert {tap: kept.tolist() for tap, kept in done.keep.items()} == {"0": [0, 1, 2], "2.conv": [0, 1, 2]}
     assert done.full == {"0": 8, "2.conv": 8}
-    network = done.network(stage.base.graph, None).eval()
+    network = rebuild_pruned(stage.base.graph, [done], None).eval()
     x, y, split = stage.forward(network.backbone), stage.task.values, stage.split
     assert x.shape == (80, 3)
     masked = stage.forward(stage.base.graph.cut("2.conv").masked(done.keep))
@@ -179,7 +180,7 @@ def test_costs_fall_from_the_base_to_the_cut_to_the_pruned_network(stage: Stage)
     assert done.cost_at_cut.macs == 256 * 8 * 27 + 256 * 8 * 72 + 8
     assert done.cost.macs == 256 * 3 * 27 + 256 * 3 * 27 + 3
     assert done.cost.params == (3 * 27 + 3) + 3 * 27 + 6 + (3 + 1)
-    assert done.cost.params == sum(p.numel() for p in done.network(stage.base.graph, None).parameters())
+    assert done.cost.params == sum(p.numel() for p in rebuild_pruned(stage.base.graph, [done], None).parameters())
 
 
 @pytest.mark.parametrize(("kind", "n_outputs"), [("binary", 1), ("nominal", 3)])
@@ -188,7 +189,7 @@ def test_other_kinds(stage: Stage, kind: str, n_outputs: int) -> None:
     assert len(done.head.intercept) == n_outputs
     assert ("threshold" in done.decision) == (kind == "binary")
     assert done.metrics_pruned["accuracy"] > 0.75
-    assert done.network(stage.base.graph, None).head.out_features == n_outputs
+    assert rebuild_pruned(stage.base.graph, [done], None).heads[0].out_features == n_outputs
 
 
 @pytest.mark.parametrize("settings", [{"couple": "union"}, {"couple": "intersection"}, {"scope": "all"}, {"size": 100}])
@@ -196,7 +197,7 @@ def test_every_way_of_choosing_gives_a_network_that_equals_the_masked_one(stage:
     done = stage.run(**settings)
     assert set(done.keep) == set(TAPS)
     np.testing.assert_array_equal(done.keep["0"], done.keep["2.conv"])
-    x = stage.forward(done.network(stage.base.graph, None).backbone)
+    x = stage.forward(rebuild_pruned(stage.base.graph, [done], None).backbone)
     masked = stage.forward(stage.base.graph.cut("3").masked(done.keep))
     np.testing.assert_allclose(x, masked[:, done.keep["3"]], atol=1e-5)
 
@@ -204,7 +205,7 @@ def test_every_way_of_choosing_gives_a_network_that_equals_the_masked_one(stage:
 def test_the_base_network_is_untouched_even_by_training_what_was_carved_out(stage: Stage) -> None:
     before = {key: value.clone() for key, value in stage.base.module.state_dict().items()}
     for size in (3, 100):  # 100: nothing is pruned, and still nothing is shared
-        network = stage.run(size=size).network(stage.base.graph, None)
+        network = rebuild_pruned(stage.base.graph, [stage.run(size=size)], None)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(1.0)
@@ -216,7 +217,7 @@ def test_json_rebuilds_the_same_network(stage: Stage) -> None:
     for settings in ({}, {"couple": "union"}):
         done = stage.run(**settings)
         again = Pruned.from_json(json.loads(json.dumps(done.to_json())))
-        one, other = done.network(stage.base.graph, None), again.network(stage.base.graph, None)
+        one, other = rebuild_pruned(stage.base.graph, [done], None), rebuild_pruned(stage.base.graph, [again], None)
         assert all(
             torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
         )
@@ -236,14 +237,14 @@ def test_reconstruction_brings_the_responses_back(stage: Stage) -> None:
     }
     unpruned = stage.responses.tap("3")[:, :5]
     error, plain_error = (
-        np.square(stage.forward(each.network(stage.base.graph, given).backbone) - unpruned).mean()
+        np.square(stage.forward(rebuild_pruned(stage.base.graph, [each], given).backbone) - unpruned).mean()
         for each, given in ((done, images), (plain, None))
     )
     assert error < 0.5 * plain_error
     assert done.cost == plain.cost
     assert torch.equal(images, before)
-    again = Pruned.from_json(json.loads(json.dumps(done.to_json()))).network(stage.base.graph, images)
-    first = done.network(stage.base.graph, images)
+    again = rebuild_pruned(stage.base.graph, [Pruned.from_json(json.loads(json.dumps(done.to_json())))], images)
+    first = rebuild_pruned(stage.base.graph, [done], images)
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
 
 
@@ -277,7 +278,7 @@ def test_need_keeps_the_responses_better_than_the_label_at_the_same_size(stage: 
     by_need = stage.run(size=4, images=images, below_cut="need", macs=macs)
     unpruned = stage.responses.tap("3")[:, :4]
     missed = [
-        np.square(stage.forward(done.network(stage.base.graph, images).backbone) - unpruned).mean()
+        np.square(stage.forward(rebuild_pruned(stage.base.graph, [done], images).backbone) - unpruned).mean()
         for done in (by_need, by_label)
     ]
     assert by_need.cost.macs <= by_label.cost.macs

@@ -15,7 +15,7 @@ from facetask.outcomes import TaskRecord, over_trials
 from facetask.prepare import respond
 from facetask.responses import Responses
 from facetask.satellite import seed_of_trial, to_finite
-from facetask.stage_work import StageWork
+from facetask.stage_work import StageWork, encode
 from facetask.stages.regress import Regression
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ class Cells:
             self.reporter.line(f"{self.name}, {name}, trial {trial}: computed again, changed: {changed}")
         work = StageWork(self.materials, self._responses, self.config, index, trial)
         start = time.perf_counter()
-        found = work.compute(_STAGE, TaskRecord(task, self.config.trials), None)
+        found = work.compute(_STAGE, TaskRecord(task, self.config.trials))
         assert isinstance(found, Regression)
         wall_s = time.perf_counter() - start
-        self.folder.save_stage(name, trial, _STAGE, depends, work.encode(found), wall_s)
+        self.folder.save_stage(name, trial, _STAGE, depends, encode(found), wall_s)
         return found
 
     def _trial(self, index: int, trial: int, found: Regression) -> CellTrial:

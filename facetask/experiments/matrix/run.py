@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facetask.checkpoint import DESCRIPTION
 from facetask.config import BaseNetworkConfig, PruneConfig, load_config
 from facetask.errors import ConfigError, RunDirError
 from facetask.experiments.matrix import results as shape
@@ -23,6 +22,7 @@ from facetask.experiments.matrix.yardstick import direct_config, over, reduction
 from facetask.experiments.pretrain import RESULTS, pretrain
 from facetask.experiments.pretrain_results import PretrainResults
 from facetask.json_record import read_record, write_record
+from facetask.model_description import DESCRIPTION
 from facetask.prepare import prepare
 from facetask.rundir import RunDir
 

@@ -15,7 +15,7 @@ from facetask.cost import network_cost
 from facetask.errors import ConfigError
 from facetask.experiments.pruning_table.rivals import TaskGradients, prune_by_rival
 from facetask.heads import Head, fit_head
-from facetask.keep_sets import TrialCurves, choose_keep_sets
+from facetask.keep_sets import TaskAtCut, TrialCurves, choose_keep_sets
 from facetask.needed_filters import IMAGES as IMAGES_FOR_NEEDS
 from facetask.needed_filters import choose_needed
 from facetask.report.format import number
@@ -175,9 +175,8 @@ class Carver:
     def _label_keep(self, settings: PruneConfig) -> KeepSets:
         """Return what the label keeps by a rule."""
         settings = settings.model_copy(update={"below_cut": "label", "macs": None})
-        wanted, _ = choose_keep_sets(
-            self.graph, self.base.follows, self.work.responses, self.work.task, self._trials, settings
-        )
+        at_cut = [TaskAtCut(self.work.task, self.graph, self._trials)]
+        wanted, _ = choose_keep_sets(self.graph, self.base.follows, self.work.responses, at_cut, settings)
         return self.graph.resolve(wanted)
 
     def _by_keep_sets(self, chosen: tuple[KeepSets, str], images: Tensor | None) -> Carved:
@@ -203,7 +202,8 @@ class Carver:
         images, update = self.images(IMAGES_FOR_NEEDS), {"below_cut": "need"}
         for _ in range(TRIES):
             settings = self.settings.model_copy(update={**update, "macs": given / self.base_cost.macs})
-            wanted, _ = choose_needed(graph, trials, settings, images, self.base_cost.macs)
+            at_cut = [TaskAtCut(self.work.task, graph, trials)]
+            wanted, _ = choose_needed(graph, at_cut, settings, images, self.base_cost.macs)
             keep = graph.resolve(wanted)
             macs = self._macs(keep, graph)
             if best is None or abs(macs - budget) < best[0]:
@@ -217,20 +217,24 @@ class Carver:
     def keeping(self, graph: ChannelGraph, keep: KeepSets, images: Tensor | None = None, note: str = "") -> Carved:
         """Return the network of a graph that ends at the cut with some keep sets only, reconstructed on images."""
         pruned, filters = graph.pruned(keep, images), keep[self.cut]
-        network = TaskNetwork(pruned.module(), len(filters), self.work.task.targets.shape[1]).eval()
+        network = self._with_head(pruned.module(), len(filters))
         return Carved(network, filters, keep, pruned, note)
 
     def _by_rival(self, criterion: Criterion) -> Carved:
         """Return the network that Torch-Pruning carves."""
         network = self.carved("unpruned").copy()
-        network.set_head(self.whole_head.model)
+        network.set_heads([self.whole_head.model])
         work, task = self.work, self.work.task
         loss = task.kind.choose_loss(work.config.finetune.loss if work.config.finetune is not False else "auto")
         rows = np.random.default_rng(work.seed).permutation(work.split.train)[: self._table.taylor_images]
         gradients = TaskGradients(task, work.split, loss, work.materials.loader, rows)
         smaller = prune_by_rival(network, criterion, self.budget, self.shape, gradients)
-        left = TaskNetwork(smaller.backbone, smaller.head.in_features, smaller.head.out_features).eval()
+        left = self._with_head(smaller.backbone, smaller.linear[0].in_features)
         return Carved(left, np.zeros(0, dtype=np.intp), {}, None)
+
+    def _with_head(self, backbone: nn.Module, n_filters: int) -> TaskNetwork:
+        """Return a backbone with an untrained head."""
+        return TaskNetwork(backbone, [(slice(0, n_filters), self.work.task.targets.shape[1])]).eval()
 
     def trained_graph(self, carved: Carved, network: TaskNetwork) -> ChannelGraph:
         """Return the graph of a carved network with the weights that training gave a copy of it."""

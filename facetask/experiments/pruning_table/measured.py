@@ -157,13 +157,12 @@ class Measurer:
         start = None
         if variant.step != "from scratch":
             head = fit_head(self.carver.forward(network.backbone), work.task, work.split)
-            network.set_head(head.model)
-            start = head.gentle
+            network.set_heads([head.model])
+            start = [head.gentle]
         settings = self._settings(variant)
-        done = finetune(
+        (done,) = finetune(
             network,
-            work.task,
-            work.split,
+            [(work.task, work.split)],
             settings,
             work.materials.loader,
             work.seed,

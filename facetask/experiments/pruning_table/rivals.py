@@ -151,7 +151,7 @@ def _pruned(network: TaskNetwork, criterion: Criterion, share: float, input_shap
                 importance[criterion](),
                 global_pruning=True,
                 pruning_ratio=share,
-                ignored_layers=[smaller.head],
+                ignored_layers=smaller.linear,
             )
             pruner.step()
             with torch.no_grad():

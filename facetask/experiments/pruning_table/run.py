@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from facetask import __version__
 from facetask.errors import FacetaskError
+from facetask.experiments.config import refuse_shared
 from facetask.experiments.pruning_table.carved import Carver
 from facetask.experiments.pruning_table.measured import Measurer
 from facetask.experiments.pruning_table.results import (
@@ -33,7 +34,7 @@ from facetask.latency import compare
 from facetask.outcomes import TaskRecord, over_trials
 from facetask.prepare import prepare, respond
 from facetask.rundir import RunDir
-from facetask.stage_work import StageWork
+from facetask.stage_work import StageWork, decode, encode
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
@@ -76,6 +77,7 @@ def run_pruning_table(
 
     plugins, reporter = plugins or default_manager(), reporter or Silent()
     config = table.run.config(plugins)
+    refuse_shared(config, "ablate")
     folder = RunDir.open(out, config, force=force)
     folder.begin()
     results = _PruningTable(table, config, folder, plugins, reporter).results()
@@ -168,12 +170,12 @@ class _PruningTable:
                 depends = work.dependencies(stage)
                 stored, _ = self.folder.load_stage(record.name, work.trial, stage, depends)
                 if stored is not None:
-                    outcome, wall_s = work.decode(stage, stored["result"]), stored["wall_s"]
+                    outcome, wall_s = decode(stage, stored["result"]), stored["wall_s"]
                 else:
                     start = time.perf_counter()
-                    outcome = work.compute(stage, record, None)
+                    outcome = work.compute(stage, record)
                     wall_s = time.perf_counter() - start
-                    self.folder.save_stage(record.name, work.trial, stage, depends, work.encode(outcome), wall_s)
+                    self.folder.save_stage(record.name, work.trial, stage, depends, encode(outcome), wall_s)
                 record.trials[work.trial].add(stage, outcome, wall_s)
             self.reporter.line(record.line(stage))
         return record

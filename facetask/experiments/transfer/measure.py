@@ -143,40 +143,40 @@ class Measuring:
         graph = self.materials.network.graph
         cut = choose_cut(Regression.from_json(stored["result"]["more"]), self.run.prune.cut, graph)
         keep = {tap.name: np.arange(tap.n_filters) for tap in graph.cut(cut).taps}
-        network = copy.deepcopy(build_pruned(graph, cut, keep, task.targets.shape[1])).eval()
+        network = copy.deepcopy(build_pruned(graph, [(cut, task.targets.shape[1])], keep)).eval()
         responses = self._responses.tap(cut)
         with clock.part("fit"), threadpool_limits(1, user_api="blas"):
             head = fit_head(responses, task, split)
-        network.set_head(head.model)
+        network.set_heads([head.model])
         seconds = fits + clock.take()
         saved = self.folder.training_file(name, trial, "finetuning", self._depends("finetuning", work.index))
         with clock.part("train"):
             trained = train(
                 network,
-                task,
-                split,
+                [(task, split)],
                 settings,
                 TimedLoader.of(self.materials.loader, clock),
                 work.seed,
-                start=head.gentle,
+                start=[head.gentle],
                 teacher=Teacher.of(responses, split) if settings.distill else None,
                 saved=saved,
                 reporter=self.reporter,
                 observe=lambda score, validation, predict, wall_s: clock.take().model_dump(),  # stored with the epoch
             )
-            test = trained.predict(split.test)
+            (test,) = trained.predict([split.test])
         seconds = sum((Seconds.model_validate(epoch) for epoch in trained.observed), seconds) + clock.take()
-        best = trained.epochs[trained.best_epoch]
+        (trained_task,) = trained.tasks
+        best = trained_task.epochs[trained.best_epoch]
         done = self._result(
             "finetuning",
             work,
             cut,
             best.validation_rmse,
-            self._metrics(work, trained.validation, test),
+            self._metrics(work, trained_task.validation, test),
             seconds,
-            epochs=len(trained.epochs) - 1,
+            epochs=len(trained_task.epochs) - 1,
             best_epoch=trained.best_epoch,
-            validation_by_epoch=[score.validation_rmse for score in trained.epochs],
+            validation_by_epoch=[score.validation_rmse for score in trained_task.epochs],
         )
         saved.remove()
         return done, None

@@ -16,6 +16,7 @@ import numpy as np
 
 from facetask.environment import environment
 from facetask.errors import ConfigError
+from facetask.experiments.config import refuse_shared
 from facetask.experiments.transfer import results as shape
 from facetask.experiments.transfer.measure import Measuring
 from facetask.experiments.transfer.passes import Passes
@@ -88,6 +89,7 @@ def _run(config: TransferConfig, plugins: PluginManager) -> RunConfig:
     if config.run.config(plugins, changes).finetune is False:
         own = {"finetune": config.finetuning}
     run = config.run.config(plugins, {**changes, **own})
+    refuse_shared(run, "transfer")
     if run.finetune is not False and run.finetune.start == "scratch":
         raise ConfigError("finetuning: start: scratch knows nothing of the base network, so nothing is transferred")
     if run.finetune is not False and run.finetune.trains == "head":
