@@ -212,6 +212,7 @@ def _prune(config: RunConfig, record: TaskRecord, shared: list[str]) -> shape.Pr
             if group.curve is not None and group.knee is not None
         ],
         budget=config.prune.budget,
+        rounds=config.prune.rounds,
         params=cost.params,
         macs=cost.macs,
         size_bytes=cost.size_bytes,

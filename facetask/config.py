@@ -273,6 +273,8 @@ class PruneConfig(_Section):
             paper; or ``need``, what the kept filters of the cut must be computed from, within a budget of MACs. At the
             cut itself the label decides.
         macs: The budget of ``below_cut: need``, as a share of the base network's MACs; by default 0.25.
+        rounds: How often the network is finetuned before it is pruned, which takes it a step nearer to the budget; the
+            cut's curve is drawn again each time. 0: the base network is pruned at once, as it is.
         round_to: Kept widths are rounded to the nearest multiple of this, which many processors compute faster.
         reconstruct: On so many training images the weights of every layer are changed so that its kept inputs stand in
             for the dropped ones; 0: they are sliced only, as in the paper.
@@ -290,12 +292,19 @@ class PruneConfig(_Section):
     round_to: Annotated[int, Field(ge=1)] = 1
     reconstruct: Annotated[int, Field(ge=0)] = 256
     share: bool = False
+    rounds: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _budget_is_used(self) -> PruneConfig:
-        """Refuse a budget that nothing would keep to."""
+        """Refuse a budget that nothing would keep to, and rounds that would have none to come down to."""
         if self.macs is not None and self.below_cut != "need":
             raise ValueError("macs is the budget of below_cut: need; set that, or leave macs out")
+        if self.rounds and self.below_cut != "need":
+            raise ValueError("rounds come down to the budget of below_cut: need; set that, or leave rounds out")
+        if self.rounds and self.knee == "one-standard-error":
+            raise ValueError(
+                "knee: one-standard-error compares trials, which rounds train into different networks; take threshold"
+            )
         return self
 
     @property
@@ -508,7 +517,7 @@ def _validated(document: Document, base: Path, plugins: PluginLookup | None) -> 
             params[path] = found
     try:
         config = RunConfig.model_validate_json(json.dumps(structure), context={"base": base})
-        problems += [*_too_few_trials(config), *_unshareable(config)]
+        problems += [*_too_few_trials(config), *_unshareable(config), *_not_for_rounds(config)]
     except ValidationError as error:
         problems += _problems(error, RunConfig, structure, ())
     document.raise_problems(problems)
@@ -539,6 +548,27 @@ def _too_few_trials(config: RunConfig) -> Iterator[Problem]:
             ("prune", "stable"),
             "how often a filter is chosen cannot be told from one trial; set trials to 2 or more, or curve.bootstrap",
         )
+
+
+def _not_for_rounds(config: RunConfig) -> Iterator[Problem]:
+    """Yield what pruning in rounds cannot do with."""
+    if not config.prune.rounds:
+        return
+    if config.prune.stable is not None and not config.curve.bootstrap:
+        yield Problem(
+            ("prune", "stable"), "rounds train each trial's network, so trials cannot be compared; set curve.bootstrap"
+        )
+    where, training = ("prune", "rounds"), config.finetune
+    if training is False:
+        yield Problem(
+            where, "rounds train the network as finetune says, which is false; give it epochs, or leave rounds out"
+        )
+        return
+    for key, value, usual in (("start", "scratch", "pruned"), ("trains", "head", "all")):
+        if getattr(training, key) == value:
+            yield Problem(where, f"rounds train all of a network that knows something; use finetune.{key}: {usual}")
+    if training.distill:
+        yield Problem(where, "rounds train away from the base network, which finetune.distill holds to; leave one out")
 
 
 def _unshareable(config: RunConfig) -> Iterator[Problem]:

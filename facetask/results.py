@@ -139,6 +139,7 @@ class PruneResult(Record):
         description="Share of the base network's MACs within which need chose what is kept below the cut; null: the "
         "label chose.",
     )
+    rounds: int = Field(default=0, description="How often the network was finetuned before it was pruned further.")
     params: int
     macs: int
     size_bytes: int

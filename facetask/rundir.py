@@ -190,9 +190,9 @@ class RunDir:
 
     def training_file(self, task: str, trial: int, stage: str, depends: Dependencies) -> TrainingFile:
         """Return where a stage's training is saved until its result is stored."""
-        from facetask.training_file import TrainingFile
+        from facetask.training_file import ENDING, TrainingFile
 
-        return TrainingFile(self._stage_path(task, trial, stage).with_suffix(".training.pt"), depends)
+        return TrainingFile(self._stage_path(task, trial, stage).with_suffix(ENDING), depends)
 
     def _stage_path(self, task: str, trial: int, stage: str) -> Path:
         """Return where a stage of one task and trial is stored."""

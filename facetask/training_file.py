@@ -14,6 +14,8 @@ import torch
 
 from facetask.errors import RunDirError
 
+ENDING = ".training.pt"
+
 
 class TrainingFile:
     """Where one training is saved while it goes on.
@@ -29,6 +31,11 @@ class TrainingFile:
     def __init__(self, path: Path, depends: Mapping[str, Any]) -> None:
         self._path, self._depends = path, json.dumps(depends, sort_keys=True)
         self.earlier_s = 0.0
+
+    def part(self, name: str) -> TrainingFile:
+        """Return the file of a part of the training."""
+        stem = self._path.name.removesuffix(ENDING)
+        return TrainingFile(self._path.with_name(f"{stem}.{name}{ENDING}"), json.loads(self._depends))
 
     def load(self) -> dict[str, Any] | None:
         """Return the saved state, in main memory; None if there is none, a damaged one, or one of something else."""

@@ -33,10 +33,14 @@ if TYPE_CHECKING:
     from facetask.outcomes import Outcome, TaskRecord, TrialOutcomes
     from facetask.prepare import Materials
     from facetask.progress import Reporter
+    from facetask.regression import LinearModel
     from facetask.rundir import RunDir
     from facetask.task_kind import Decision
     from facetask.task_network import TaskNetwork
     from facetask.training_file import TrainingFile
+
+NETWORK = "network"
+"""The part of the prune stage's training that stays: what rounds have left of the network."""
 
 _REVISION = 2
 """Of what the other stages store: grows whenever that is something else, so that older results are computed again."""
@@ -92,7 +96,7 @@ class TrialWork:
         depends: dict[str, Any] = {"revision": _REVISION, "prune": config.prune.model_dump(mode="json")}
         if needs_all_trials(config.prune):
             depends["trials"] = config.trials
-        if stage == "finetune" and config.finetune is not False:
+        if (stage == "finetune" or config.prune.rounds) and config.finetune is not False:
             depends["finetune"] = config.finetune.model_dump(mode="json")
         if len(own) > 1:
             depends["tasks that share the network"] = [
@@ -110,10 +114,13 @@ class TrialWork:
             if changed:
                 reporter.line(f"{stage} {name}, trial {self.trial}: computed again, changed: {changed}")
         known = [found for found, _ in stored.values() if found is not None]
-        if len(known) < len(stored):
+        trained = self._trained_in_rounds(folder).load() if stage == "prune" and self._rounds else None
+        if len(known) < len(stored) or (stage == "prune" and self._rounds and trained is None):
             return False
         for outcomes, found in zip(self.outcomes, known, strict=True):
             outcomes.add(stage, decode(stage, found["result"]), found["wall_s"])
+        if trained is not None:
+            self._network().load_state_dict(trained["network"])
         return True
 
     def store(self, stage: str, folder: RunDir, results: Sequence[Outcome], wall_s: float) -> None:
@@ -122,6 +129,13 @@ class TrialWork:
             share = wall_s / len(results)
             record.trials[self.trial].add(stage, result, share)
             folder.save_stage(record.name, self.trial, stage, depends, encode(result), share)
+        if stage == "prune":
+            for done in range(1, self._rounds + 1):
+                self.training_file(stage, folder).part(f"round-{done}").remove()
+
+    def _trained_in_rounds(self, folder: RunDir) -> TrainingFile:
+        """Return where the network is stored that rounds of training and pruning have left."""
+        return self.training_file("prune", folder).part(NETWORK)
 
     def forget(self, stage: str, folder: RunDir) -> None:
         """Drop a stage's results from a run's folder."""
@@ -148,7 +162,7 @@ class TrialWork:
         # Many small products: several BLAS threads would wait for each other longer than they compute.
         with threadpool_limits(1, user_api="blas"):
             if stage == "prune":
-                return self._prune(model)
+                return self._prune(model, saved, reporter)
             return self._finetune(model, saved, reporter)
 
     def save_pruned(self, folder: Path) -> None:
@@ -159,6 +173,11 @@ class TrialWork:
     def _first(self) -> StageWork:
         """What all tasks have in common."""
         return self.works[0]
+
+    @property
+    def _rounds(self) -> int:
+        """How often the network is finetuned before it is pruned."""
+        return self._first.config.prune.rounds
 
     @property
     def _kept(self) -> TrialOutcomes:
@@ -176,13 +195,16 @@ class TrialWork:
         return Split.of_any([work.split for work in self.works])
 
     def _network(self) -> TaskNetwork:
-        """Return the pruned network as it was built, or built again where its result was read from the folder."""
+        """Return the pruned network as it was built, or built again where its result was read from the folder.
+
+        What rounds have trained is loaded into it then.
+        """
         if self._kept.network is None:
-            images = self._images() if self._first.config.prune.reconstruct else None
+            images = self._images() if self._first.config.prune.reconstruct and not self._rounds else None
             self._kept.network = rebuild_pruned(self._first.materials.network.graph, self._pruned, images)
         return self._kept.network
 
-    def _prune(self, model: Path | None) -> tuple[Pruned, ...]:
+    def _prune(self, model: Path | None, saved: TrainingFile | None, reporter: Reporter | None) -> tuple[Pruned, ...]:
         """Run the prune stage."""
         first, materials = self._first, self._first.materials
         labelled = np.flatnonzero(np.any([work.task.labelled for work in self.works], axis=0))
@@ -190,14 +212,21 @@ class TrialWork:
         def forward(backbone: nn.Module) -> NDArray[np.float32]:
             return forward_responses(backbone, materials.loader, labelled)
 
+        def train(network: TaskNetwork, start: Sequence[LinearModel], done: int) -> None:
+            if reporter is not None:
+                reporter.line(f"prune {self.name}, trial {self.trial}: round {done} of {self._rounds}")
+            self._train(network, start, None if saved is None else saved.part(f"round-{done}"), reporter)
+
         tasks = [
             TaskCurves(work.task, outcomes.regress, self._curves(work, record))
             for work, record, outcomes in zip(self.works, self.records, self.outcomes, strict=True)
             if outcomes.regress is not None
         ]
         found, self._kept.network = prune(
-            materials.network, first.responses, tasks, first.config.prune, self._images(), forward
+            materials.network, first.responses, tasks, first.config.prune, self._images(), forward, train
         )
+        if self._rounds and saved is not None:
+            saved.part(NETWORK).save({"network": self._kept.network.state_dict(), "wall_s": 0.0})
         for outcomes, own in zip(self.outcomes, found, strict=True):
             outcomes.prune = own
         if model is not None:
@@ -233,23 +262,34 @@ class TrialWork:
         self, model: Path | None, saved: TrainingFile | None, reporter: Reporter | None
     ) -> tuple[Finetuned, ...]:
         """Run the finetune stage."""
-        first, pruned, network = self._first, self._pruned, self._network()
-        assert first.config.finetune is not False
+        network = self._network()
         self._kept.network = None  # training changes it
-        finetuned = finetune(
+        finetuned = self._train(network, [each.gentle_head for each in self._pruned], saved, reporter)
+        if model is not None:
+            self._save(network, [(each.decision, each.metrics) for each in finetuned], model)
+        return finetuned
+
+    def _train(
+        self,
+        network: TaskNetwork,
+        start: Sequence[LinearModel],
+        saved: TrainingFile | None,
+        reporter: Reporter | None,
+    ) -> tuple[Finetuned, ...]:
+        """Train a network in place as the run says, from some heads."""
+        first = self._first
+        assert first.config.finetune is not False
+        return finetune(
             network,
             [(work.task, work.split) for work in self.works],
             first.config.finetune,
             first.materials.loader,
             first.seed,
-            start=[each.gentle_head for each in pruned],
+            start=start,
             teacher=self._teacher() if first.config.finetune.distill else None,
             saved=saved,
             reporter=reporter,
         )
-        if model is not None:
-            self._save(network, [(each.decision, each.metrics) for each in finetuned], model)
-        return finetuned
 
     def _teacher(self) -> Teacher:
         """Return the base network's own responses of the filters kept at the cuts, in the backbone's order."""

@@ -105,6 +105,7 @@ class TaskView:
     conv_note: str
     macs_note: str
     budget: str
+    rounds: int
     layers: Table
     groups: Table | None
     trials: Table
@@ -162,6 +163,7 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         conv_note=reduction(prune.conv_size_reduction) if prune else "",
         macs_note=prune.macs_note if prune else "",
         budget=percent(prune.budget, decimals=0) if prune and prune.budget is not None else "",
+        rounds=prune.rounds if prune else 0,
         layers=layers_table(task),
         groups=groups_table(prune) if prune and prune.groups else None,
         trials=trials_table(task, main),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,11 @@ from facetask.regression import LinearModel
 from facetask.results import NetworkCost
 from facetask.stages.curve import curve_from_json, curve_to_json
 from facetask.stages.regress import Regression
-from facetask.task_network import TaskNetwork, side_by_side
+from facetask.stages.rounds import Carved, Forward, Train, carve_in_rounds, with_heads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from facetask.config import PruneConfig
     from facetask.network import BaseNetwork
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from facetask.satellite import Satellite
     from facetask.surgery import ChannelGraph
     from facetask.task_kind import Decision
-
-Forward = Callable[["nn.Module"], "NDArray[np.float32]"]
+    from facetask.task_network import TaskNetwork
 
 
 @dataclass(frozen=True)
@@ -156,10 +155,7 @@ def build_pruned(
         images: Normalised images for the reconstruction of dropped inputs; None for none.
     """
     graph = base.cut(*(cut for cut, _ in heads))
-    backbone = graph.pruned({tap: kept.tolist() for tap, kept in keep.items()}, images).module()
-    cuts = [tap.name for tap in graph.taps if tap.name in dict(heads)]
-    columns = dict(zip(cuts, side_by_side([len(keep[cut]) for cut in cuts]), strict=True))
-    return TaskNetwork(backbone, [(columns[cut], n_outputs) for cut, n_outputs in heads])
+    return with_heads(graph.pruned({tap: kept.tolist() for tap, kept in keep.items()}, images), heads)
 
 
 def rebuild_pruned(base: ChannelGraph, tasks: Sequence[Pruned], images: Tensor | None) -> TaskNetwork:
@@ -177,6 +173,7 @@ def prune(
     settings: PruneConfig,
     images: Tensor | None,
     forward: Forward,
+    train: Train,
 ) -> tuple[tuple[Pruned, ...], TaskNetwork]:
     """Cut the network, keep what matters to any task, rebuild it smaller and refit the heads; return it too.
 
@@ -188,6 +185,7 @@ def prune(
         images: Normalised training images, on which filters are chosen by need and dropped inputs reconstructed; None
             where neither is asked for.
         forward: Returns a backbone's pooled responses for all images, ``(n_images, n_filters)``.
+        train: Trains a network, where settings ask for rounds.
 
     Raises:
         SurgeryError: If the cut names no tap.
@@ -199,14 +197,14 @@ def prune(
     at_cut = [TaskAtCut(each.task, graphs[cut], each.trials) for each, cut in zip(tasks, cuts, strict=True)]
     shape = network.preprocessing.input_shape
     cost_base = network_cost(network.module, shape)
-    if settings.budget is not None:
-        assert images is not None
-        wanted, groups = choose_needed(graph, at_cut, settings, images, cost_base.macs)
-    else:
-        wanted, groups = choose_keep_sets(graph, network.follows, responses, at_cut, settings)
-    keep = graph.resolve(wanted)
     heads = [(cut, each.task.targets.shape[1]) for each, cut in zip(tasks, cuts, strict=True)]
-    pruned = build_pruned(network.graph, heads, keep, images if settings.reconstruct else None).eval()
+    if settings.rounds:
+        assert images is not None
+        carved = carve_in_rounds(network, graph, at_cut, settings, images, forward, train)
+    else:
+        carved = _carve(network, graph, responses, at_cut, settings, images, cost_base.macs)
+    keep, groups = carved.keep, carved.groups
+    pruned = with_heads(carved.graph, heads)
     x = forward(pruned.backbone)
     fitted = [
         fit_head(x[:, columns], each.task, each.trials[0].split)
@@ -222,7 +220,7 @@ def prune(
         unpruned = fit_head(responses.tap(cut), each.task, each.trials[0].split)
         return Pruned(
             cut=cut,
-            keep=keep,
+            keep=dict(keep),
             full={tap.name: tap.n_filters for tap in graph.taps},
             groups=own,
             head=head.model,
@@ -240,6 +238,25 @@ def prune(
         )
 
     return tuple(map(of_task, tasks, cuts, groups, fitted)), pruned
+
+
+def _carve(
+    network: BaseNetwork,
+    graph: ChannelGraph,
+    responses: Responses,
+    tasks: Sequence[TaskAtCut],
+    settings: PruneConfig,
+    images: Tensor | None,
+    base_macs: int,
+) -> Carved:
+    """Return what is left of the base network as it is."""
+    if settings.budget is not None:
+        assert images is not None
+        wanted, groups = choose_needed(graph, tasks, settings, images, base_macs)
+    else:
+        wanted, groups = choose_keep_sets(graph, network.follows, responses, tasks, settings)
+    keep = graph.resolve(wanted)
+    return Carved(graph.pruned(keep, images if settings.reconstruct else None), keep, groups)
 
 
 def choose_cut(regression: Regression, cut: Any, graph: ChannelGraph) -> str:

@@ -19,9 +19,10 @@ from facetask.keep_sets import TaskAtCut, TrialCurves, choose_keep_sets
 from facetask.needed_filters import IMAGES as IMAGES_FOR_NEEDS
 from facetask.needed_filters import choose_needed
 from facetask.report.format import number
-from facetask.responses import Responses, forward_responses
-from facetask.stages.curve import Chooser, Curves
+from facetask.responses import forward_responses
+from facetask.stages.curve import Chooser
 from facetask.stages.prune import choose_cut
+from facetask.stages.rounds import everything, redrawn, trained_graph
 from facetask.task_network import TaskNetwork
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class Carver:
 
     def _unpruned(self) -> Carved:
         """Return the cut network with all its filters, which shares nothing with the base network."""
-        return self.keeping(self.graph, _everything(self.graph))
+        return self.keeping(self.graph, everything(self.graph))
 
     def _by_need(self) -> Carved:
         """Return the network that keeps what the layers above need."""
@@ -239,16 +240,12 @@ class Carver:
     def trained_graph(self, carved: Carved, network: TaskNetwork) -> ChannelGraph:
         """Return the graph of a carved network with the weights that training gave a copy of it."""
         assert carved.graph is not None
-        graph = carved.graph.pruned(_everything(carved.graph))
-        graph.module().load_state_dict(network.backbone.state_dict())
-        return graph
+        return trained_graph(carved.graph, network.backbone)
 
     def curves_on(self, graph: ChannelGraph, x: NDArray[np.float32]) -> TrialCurves:
         """Return the cut's curve, drawn again on a network's responses there, ``(n_images, n_filters)``."""
-        chooser = self._chooser(self.work.seed, graph)
-        responses = Responses(x, {self.cut: slice(0, x.shape[1])})
-        drawn = chooser.curve(responses, (self.cut,), np.arange(x.shape[1]), self.work.task, self.work.split)
-        return TrialCurves(self.work.split, Curves({self.cut: drawn}), chooser)
+        at_cut = TaskAtCut(self.work.task, self.graph, self._trials)
+        return redrawn(self.base, graph, at_cut, x)
 
     def forward(self, backbone: nn.Module) -> NDArray[np.float32]:
         """Return a backbone's pooled responses for all labelled images, ``(n_images, n_filters)``."""
@@ -273,22 +270,16 @@ class Carver:
         for trial in order:
             work, outcomes = replace(self.work, trial=trial), self._record.trials[trial]
             assert outcomes.curve is not None
-            found.append(TrialCurves(work.split, outcomes.curve, self._chooser(work.seed, None), outcomes.group_curves))
+            found.append(TrialCurves(work.split, outcomes.curve, self._chooser(work.seed), outcomes.group_curves))
         return found
 
-    def _chooser(self, seed: int, graph: ChannelGraph | None) -> Chooser:
-        """Return the selector for a trial's seed, with the weights of the base network or of another graph."""
+    def _chooser(self, seed: int) -> Chooser:
+        """Return the selector for a trial's seed."""
         selector, config = self.work.materials.selector, self.work.config
-        network = self.base if graph is None else replace(self.base, graph=graph, module=graph.module())
-        weights = network.filter_weights() if "weights" in selector.needs else {}
+        weights = self.base.filter_weights() if "weights" in selector.needs else {}
         bootstrap = config.curve.bootstrap if self.settings.stable is not None else 0
         return Chooser(selector, config.selector.params, weights, seed, config.curve.refit, bootstrap)
 
     def _macs(self, keep: KeepSets, graph: ChannelGraph | None = None) -> int:
         """Return the MACs of the network with some keep sets and a head."""
         return network_cost(self.keeping(graph or self.graph, keep).network, self.shape).macs
-
-
-def _everything(graph: ChannelGraph) -> dict[str, NDArray[np.intp]]:
-    """Return keep sets that drop nothing."""
-    return {tap.name: np.arange(tap.n_filters) for tap in graph.taps}

@@ -16,7 +16,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from facetask import __version__
-from facetask.errors import FacetaskError
+from facetask.errors import ConfigError, FacetaskError
 from facetask.experiments.config import refuse_shared
 from facetask.experiments.pruning_table.carved import Carver
 from facetask.experiments.pruning_table.measured import Measurer
@@ -78,6 +78,10 @@ def run_pruning_table(
     plugins, reporter = plugins or default_manager(), reporter or Silent()
     config = table.run.config(plugins)
     refuse_shared(config, "ablate")
+    if config.prune.rounds:
+        raise ConfigError(
+            "prune.rounds: the table has rows for rounds; leave it out of the run and say rounds: beside run"
+        )
     folder = RunDir.open(out, config, force=force)
     folder.begin()
     results = _PruningTable(table, config, folder, plugins, reporter).results()
