@@ -144,6 +144,7 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
         "round_to": 1,
         "reconstruct": 256,
         "share": False,
+        "rounds": 0,
     }
     assert config.finetune.model_dump() == {
         "epochs": 3,
@@ -550,8 +551,8 @@ def test_a_dict_is_judged_as_a_file_is(load, tmp_path):
         ({**DATA, "trials": 0}, "trials: expected at least 1, found 0"),
         ({**DATA, "trials": {1}}, "trials: expected what YAML can say, found a set"),
         ({**DATA, "prune": {1: 2}}, "prune: a key must be a text, found 1\n"
-         "prune.1: unknown key; known: below_cut, couple, cut, knee, macs, reconstruct, round_to, share, stable, "
-         "threshold"),
+         "prune.1: unknown key; known: below_cut, couple, cut, knee, macs, reconstruct, round_to, rounds, share, "
+         "stable, threshold"),
         ({**DATA, "selector": {"name": "a\ud800"}}, "selector.name: the text holds bytes or escapes"
          " that are no Unicode character"),
         ([], "expected a mapping, found a list of 0"),

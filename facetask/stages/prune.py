@@ -173,7 +173,7 @@ def prune(
     settings: PruneConfig,
     images: Tensor | None,
     forward: Forward,
-    train: Train,
+    train: Train | None = None,
 ) -> tuple[tuple[Pruned, ...], TaskNetwork]:
     """Cut the network, keep what matters to any task, rebuild it smaller and refit the heads; return it too.
 
@@ -185,7 +185,7 @@ def prune(
         images: Normalised training images, on which filters are chosen by need and dropped inputs reconstructed; None
             where neither is asked for.
         forward: Returns a backbone's pooled responses for all images, ``(n_images, n_filters)``.
-        train: Trains a network, where settings ask for rounds.
+        train: Trains a network, where settings ask for rounds; else None.
 
     Raises:
         SurgeryError: If the cut names no tap.
@@ -200,6 +200,7 @@ def prune(
     heads = [(cut, each.task.targets.shape[1]) for each, cut in zip(tasks, cuts, strict=True)]
     if settings.rounds:
         assert images is not None
+        assert train is not None
         carved = carve_in_rounds(network, graph, at_cut, settings, images, forward, train)
     else:
         carved = _carve(network, graph, responses, at_cut, settings, images, cost_base.macs)
