@@ -93,7 +93,8 @@ def cost_figure(figure: CostFigure, width: int = WIDTH) -> str:
     x_domain = [min(costs) / 1.25, max(costs) * 1.25]
     inner, height = width - MARGIN, _HEIGHT if width >= WIDTH else round(0.85 * _HEIGHT)
     joined_rows = [[place_of[point] for point in line if point in place_of] for line in figure.lines]
-    _label(rows, joined_rows, x_domain, y_domain, inner, height)
+    level_row = {"quality": level[0], "text": figure.level[1]} if level else None
+    _label(rows, joined_rows, level_row, x_domain, y_domain, inner, height)
     x_scale = alt.Scale(type="log", domain=x_domain, nice=False)
     ticks = log_ticks(*x_domain)
     axis = alt.Axis(values=ticks, format=figure.cost_format, grid=False)
@@ -123,8 +124,13 @@ def cost_figure(figure: CostFigure, width: int = WIDTH) -> str:
     joined, levels = alt.Chart(source("lines")), alt.Chart(source("level"))
     chart = alt.layer(
         levels.mark_rule(color=PALETTE["muted"], strokeDash=[5, 4]).encode(y=y),
-        levels.mark_text(color=PALETTE["muted"], align="left", dx=8, dy=-8, fontSize=12).encode(
-            x=alt.value(0), y=y, text=alt.Text("text:N")
+        label(
+            levels,
+            _FONT,
+            x=alt.value(level_row["x"] if level_row else 0),
+            y=y,
+            text=alt.Text("text:N"),
+            color=alt.value(PALETTE["muted"]),
         ),
         joined.mark_line(color=PALETTE["muted"], strokeWidth=1.6, opacity=0.8).encode(
             x=x, y=y, detail=alt.Detail("line:N"), order=alt.Order("at:Q")
@@ -144,7 +150,7 @@ def cost_figure(figure: CostFigure, width: int = WIDTH) -> str:
     data = {
         "points": rows,
         "lines": lines,
-        "level": [{"quality": value, "text": figure.level[1]} for value in level],
+        "level": [level_row] if level_row else [],
     }
     return render(chart, data, f"{shown.label} against {figure.cost} of {len(rows)} networks")
 
@@ -187,12 +193,13 @@ def _rows(figure: CostFigure, factor: float) -> tuple[list[dict[str, Any]], dict
 def _label(
     rows: list[dict[str, Any]],
     lines: Sequence[Sequence[int]],
+    level: dict[str, Any] | None,
     x_domain: Sequence[float],
     y_domain: Sequence[float],
     width: int,
     height: int,
 ) -> None:
-    """Give each row's label a place where it covers no other label, point or line, where there is one."""
+    """Give the level's label and each row's a place where it covers no other label, point or line, if there is one."""
     left, across = math.log(x_domain[0]), math.log(x_domain[1] / x_domain[0])
 
     def at(row: dict[str, Any]) -> tuple[float, float]:
@@ -204,14 +211,21 @@ def _label(
         taken += _along([at({**row, "quality": row[end]}) for end in ("high", "low")])
     for line in lines:
         taken += _along([at(rows[place]) for place in line])
-    for row in sorted((row for row in rows if row["text"]), key=lambda row: row["cost"]):
-        x, y = at(row)
-        boxes = [_box(x, y, len(row["text"]), align, dy) for align, dy in _PLACES]
+
+    def stand(row: dict[str, Any], places: Sequence[tuple[float, float, str, float]]) -> None:
+        boxes = [_box(x, y, len(row["text"]), align, dy) for x, y, align, dy in places]
         covered = [sum(_overlap(box, other) for other in taken) + _outside(box, width, height) for box in boxes]
         best = covered.index(min(covered))
-        align, dy = _PLACES[best]
-        row |= {"align": align, "dx": {"left": 11, "right": -11}.get(align, 0), "dy": dy}
+        x, _, align, dy = places[best]
+        row |= {"x": x, "align": align, "dx": {"left": 11, "right": -11}.get(align, 0), "dy": dy}
         taken.append(boxes[best])
+
+    if level is not None:
+        _, y = at({**rows[0], **level})
+        stand(level, [(x, y, align, dy) for x, align in ((0, "left"), (width, "right")) for dy in (-8, 16)])
+        taken += _along([(0, y), (width, y)])
+    for row in sorted((row for row in rows if row["text"]), key=lambda row: row["cost"]):
+        stand(row, [(*at(row), *place) for place in _PLACES])
 
 
 Box = tuple[float, float, float, float]

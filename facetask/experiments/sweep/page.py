@@ -130,15 +130,15 @@ def _place(swept: dict[str, list[str]], network: SweepNetwork) -> list[int]:
 
 
 def _series(network: SweepNetwork) -> tuple[str, str]:
-    """Return what a network's colour says, and what is written at it: its threshold, where that is varied."""
+    """Return what a network's colour says, and what is written at it: how small it was to be, where that is varied."""
+    written = next((name for name in ("thresholds", "macs") if name in network.settings), None)
     others = [
         value if name == "selectors" else f"{_COLUMN.get(name, name)} {value}"
         for name, value in network.settings.items()
-        if name != "thresholds"
+        if name != written
     ]
     series = ", ".join(others)
-    threshold = network.settings.get("thresholds")
-    return (series, threshold) if threshold is not None else (series, series)
+    return series, network.settings[written] if written is not None else series
 
 
 def _table(task: SweepTask, results: SweepResults) -> Table:
