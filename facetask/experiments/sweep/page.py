@@ -49,7 +49,7 @@ def _section(task: SweepTask, results: SweepResults) -> Section:
         f"{style(main).label[:1].upper()}{style(main).label[1:]} on test images; {spread}"
         "Ringed and joined: the Pareto front, for which no other network is as cheap and as good on validation images "
         "(mean over the trials), which alone decide; on test images the line may therefore bend back. "
-        f"{'The number at a point is its threshold. ' if 'thresholds' in results.swept else ''}"
+        f"{_written(results.swept)}"
         "Costs are those of the saved network, of the reported trial."
     )
     parts: list[Part] = [
@@ -127,6 +127,13 @@ def _figure(results: SweepResults, task: SweepTask, cost: str, width: int) -> st
 def _place(swept: dict[str, list[str]], network: SweepNetwork) -> list[int]:
     """Return a network's place among the combinations."""
     return [values.index(network.settings[name]) for name, values in swept.items()]
+
+
+def _written(swept: dict[str, list[str]]) -> str:
+    """Return what the caption says of the numbers at the points."""
+    if "thresholds" in swept:
+        return "The number at a point is its threshold. "
+    return "The number at a point is its budget, as a share of the base network’s MACs. " if "macs" in swept else ""
 
 
 def _series(network: SweepNetwork) -> tuple[str, str]:
