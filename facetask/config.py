@@ -342,6 +342,8 @@ class FinetuneConfig(_Section):
         loss: ``auto``: what suits the task's kind.
         label_smoothing: Share of each label that is spread over all classes, in cross-entropies (nominal and multilabel
             tasks); what is regressed has nothing to smooth.
+        mixup: α of mixup: each batch is blended with itself in another order, by a share that is drawn from Beta(α, α),
+            and so are its losses; 0: without. Source: Zhang et al. 2018, "mixup: Beyond empirical risk minimization".
         distill: Weight of a second loss, beside the task's: the mean squared distance of the pruned network's pooled
             responses at the cut from the base network's own responses of the kept filters, in standard deviations. It
             costs next to nothing, for the run has these responses; 0: without.
@@ -361,6 +363,7 @@ class FinetuneConfig(_Section):
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
     loss: Literal["auto", "smooth-l1", "mse", "cross-entropy", "partial-bce"] = "auto"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
     distill: Annotated[float, Field(ge=0)] = 0.0
     flip: bool = True
     shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
@@ -376,6 +379,10 @@ class FinetuneConfig(_Section):
                 raise ValueError("batch_norm: train changes what trains: head leaves as it is; use frozen")
             if self.distill:
                 raise ValueError("distill: moves the responses that trains: head leaves as they are; use 0")
+        if self.distill and self.mixup:
+            raise ValueError(
+                "distill knows how the base network responds to single images, not to mixup's; leave one out"
+            )
         if self.start == "scratch" and self.batch_norm == "frozen":
             raise ValueError("batch_norm: frozen keeps statistics that start: scratch does not have; use train")
         if self.batch_norm == "train" and self.batch_size == 1:

@@ -145,10 +145,17 @@ class Trainer:
 
     def _batch_loss(self, rows: NDArray[np.intp], inputs: Tensor) -> Tensor:
         """Return the loss of a batch of images."""
+        mirrored, alpha = self._augment.mirrored, self._settings.mixup
+        if alpha:
+            share, other = self._rng.beta(alpha, alpha), self._rng.permutation(len(rows))
+            inputs = share * inputs + (1 - share) * inputs[torch.from_numpy(other)]
         with torch.set_grad_enabled(self._settings.trains == "all"):
             responses = self._network.backbone(inputs)
-        loss = self._objective.loss_of(self._network.read(responses), rows, self._augment.mirrored)
-        as_they_are = ~self._augment.mirrored  # what the base network responds to a mirrored image is not known
+        outputs = self._network.read(responses)
+        loss = self._objective.loss_of(outputs, rows, mirrored)
+        if alpha:
+            loss = share * loss + (1 - share) * self._objective.loss_of(outputs, rows[other], mirrored[other])
+        as_they_are = ~mirrored  # what the base network responds to a mirrored image is not known
         if self._teacher is not None and self._settings.distill and as_they_are.any():
             taught = self._teacher.responses[rows[as_they_are]]
             distance = distillation_loss(responses[torch.from_numpy(as_they_are)], taught, self._teacher.spread)

@@ -158,6 +158,7 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
         "warmup": 0.3,
         "loss": "auto",
         "label_smoothing": 0.0,
+        "mixup": 0.0,
         "distill": 0.0,
         "flip": True,
         "shift": 0.0,

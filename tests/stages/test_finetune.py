@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bar_networks import SIDE, Backbone, Bars, Interrupted, bars, equal, loader_of, state, task_network
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from facetask import ConfigError
@@ -21,6 +23,7 @@ from facetask.splits import Split
 from facetask.stages.finetune import Finetuned, finetune
 from facetask.task_network import TaskNetwork
 from facetask.trainer import Teacher, one_cycle
+from facetask.training import train
 
 Make = Callable[..., Any]
 
@@ -400,6 +403,7 @@ def test_scaled_steps_do_not_depend_on_how_layers_share_their_scale(run: Make) -
         {"start": "scratch", "batch_norm": "train"},
         {"distill": 1.0, "batch_norm": "train"},
         {"trains": "head"},
+        {"mixup": 0.4},
     ],
 )
 def test_an_interrupted_training_gives_the_same_result_to_the_last_bit(
@@ -502,6 +506,37 @@ def test_label_smoothing_keeps_outputs_moderate(
             outputs = bar_loader.all_outputs(network, split.test)
             sizes.append(np.abs(outputs - outputs.mean(axis=1, keepdims=True)).mean())
         assert sizes[1] < 0.7 * sizes[0], kind
+
+
+def test_mixup_blends_images_and_losses(
+    bar_loader: ImageLoader, bar_positions: np.ndarray, make_task: Make, halves: Make
+) -> None:
+    split, network = halves(96), task_network()
+    before = copy.deepcopy(network)
+    n = len(split.train)
+    settings = FinetuneConfig(epochs=1, batch_size=n, learning_rate=1e-12, mixup=0.4, loss="mse", flip=False)
+    task = make_task(bar_positions, flip="negate")
+    done = train(network, [(task, split)], settings, bar_loader, seed=5)
+    rng = np.random.default_rng(5)
+    rows = split.train[rng.permutation(n)]
+    share, other = rng.beta(0.4, 0.4), rng.permutation(n)
+    assert 0.001 < share < 0.999
+    ((_, images),) = bar_loader.batches(rows, [np.arange(n)])
+    blended = share * images + (1 - share) * images[torch.from_numpy(other)]
+    (seen,) = network.backbone.seen
+    assert torch.allclose(seen, blended, atol=1e-6)
+    before.scale_outputs(1 / done.unit)
+    outputs = before(blended).detach().double().numpy()
+    wanted = task.targets[rows] / done.unit
+    expected = sum(
+        weight * np.mean((outputs - labels) ** 2) for weight, labels in ((share, wanted), (1 - share, wanted[other]))
+    )
+    assert done.tasks[0].epochs[1].train_loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_mixup_and_distillation_are_refused_together() -> None:
+    with pytest.raises(ValidationError, match="leave one out"):
+        FinetuneConfig(mixup=0.2, distill=1.0)
 
 
 # Distillation
