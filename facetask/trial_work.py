@@ -10,7 +10,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from facetask.checkpoint import save_model
-from facetask.keep_sets import TrialCurves, needs_all_trials
+from facetask.keep_sets import KeepSets, TrialCurves, needs_all_trials
 from facetask.model_description import SavedHead
 from facetask.needed_filters import IMAGES as IMAGES_FOR_NEEDS
 from facetask.network import Round
@@ -212,7 +212,7 @@ class TrialWork:
         def forward(backbone: nn.Module) -> NDArray[np.float32]:
             return forward_responses(backbone, materials.loader, labelled)
 
-        def train(network: TaskNetwork, start: Sequence[LinearModel], done: int) -> None:
+        def train(network: TaskNetwork, start: Sequence[LinearModel], keep: KeepSets, done: int) -> None:
             if reporter is not None:
                 reporter.line(f"prune {self.name}, trial {self.trial}: round {done} of {self._rounds}")
             self._train(network, start, None if saved is None else saved.part(f"round-{done}"), reporter)

@@ -16,7 +16,7 @@ from facetask.regression import LinearModel
 from facetask.results import NetworkCost
 from facetask.stages.curve import curve_from_json, curve_to_json
 from facetask.stages.regress import Regression
-from facetask.stages.rounds import Carved, Forward, Train, carve_in_rounds, with_heads
+from facetask.stages.rounds import Carved, Forward, Groups, Train, carve_in_rounds, with_heads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -198,13 +198,35 @@ def prune(
     shape = network.preprocessing.input_shape
     cost_base = network_cost(network.module, shape)
     heads = [(cut, each.task.targets.shape[1]) for each, cut in zip(tasks, cuts, strict=True)]
-    if settings.rounds:
+    to_reconstruct = images if settings.reconstruct else None
+
+    def choose_within(of: ChannelGraph, each: Sequence[TaskAtCut], share: float) -> tuple[KeepSets, Groups]:
         assert images is not None
+        step = settings.model_copy(update={"macs": share})
+        wanted, groups = choose_needed(of, each, step, images, cost_base.macs)
+        return of.resolve(wanted), groups
+
+    if settings.rounds:
+        assert settings.budget is not None
         assert train is not None
-        carved = carve_in_rounds(network, graph, at_cut, settings, images, forward, train)
+        carved = carve_in_rounds(
+            network,
+            graph,
+            at_cut,
+            settings.rounds,
+            settings.budget,
+            to_reconstruct,
+            forward,
+            choose_within,
+            train,
+        )
     else:
-        carved = _carve(network, graph, responses, at_cut, settings, images, cost_base.macs)
-    keep, groups = carved.keep, carved.groups
+        if settings.budget is not None:
+            keep, groups = choose_within(graph, at_cut, settings.budget)
+        else:
+            wanted, groups = choose_keep_sets(graph, network.follows, responses, at_cut, settings)
+            keep = graph.resolve(wanted)
+        carved = Carved(graph.pruned(keep, to_reconstruct), keep, groups)
     pruned = with_heads(carved.graph, heads)
     x = forward(pruned.backbone)
     fitted = [
@@ -221,7 +243,7 @@ def prune(
         unpruned = fit_head(responses.tap(cut), each.task, each.trials[0].split)
         return Pruned(
             cut=cut,
-            keep=dict(keep),
+            keep=dict(carved.keep),
             full={tap.name: tap.n_filters for tap in graph.taps},
             groups=own,
             head=head.model,
@@ -238,26 +260,7 @@ def prune(
             macs_note=macs_note,
         )
 
-    return tuple(map(of_task, tasks, cuts, groups, fitted)), pruned
-
-
-def _carve(
-    network: BaseNetwork,
-    graph: ChannelGraph,
-    responses: Responses,
-    tasks: Sequence[TaskAtCut],
-    settings: PruneConfig,
-    images: Tensor | None,
-    base_macs: int,
-) -> Carved:
-    """Return what is left of the base network as it is."""
-    if settings.budget is not None:
-        assert images is not None
-        wanted, groups = choose_needed(graph, tasks, settings, images, base_macs)
-    else:
-        wanted, groups = choose_keep_sets(graph, network.follows, responses, tasks, settings)
-    keep = graph.resolve(wanted)
-    return Carved(graph.pruned(keep, images if settings.reconstruct else None), keep, groups)
+    return tuple(map(of_task, tasks, cuts, carved.groups, fitted)), pruned
 
 
 def choose_cut(regression: Regression, cut: Any, graph: ChannelGraph) -> str:

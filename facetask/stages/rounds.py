@@ -11,7 +11,6 @@ import numpy as np
 from facetask.cost import network_cost
 from facetask.heads import fit_head
 from facetask.keep_sets import GroupChoice, KeepSets, TaskAtCut, TrialCurves
-from facetask.needed_filters import choose_needed
 from facetask.responses import Responses
 from facetask.stages.curve import Curves
 from facetask.task_network import TaskNetwork, side_by_side
@@ -20,14 +19,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from facetask.config import PruneConfig
     from facetask.network import BaseNetwork
     from facetask.regression import LinearModel
     from facetask.surgery import ChannelGraph
 
+Groups = tuple[tuple[GroupChoice, ...], ...]
+"""For each task, how the coupled groups came to what they keep."""
 Forward = Callable[["nn.Module"], "NDArray[np.float32]"]
-Train = Callable[[TaskNetwork, "Sequence[LinearModel]", int], None]
-"""Trains a network in place, given the heads from which training starts and the round, from 1."""
+"""Returns a backbone's pooled responses for all images, ``(n_images, n_filters)``."""
+Choose = Callable[["ChannelGraph", Sequence[TaskAtCut], float], tuple[KeepSets, Groups]]
+"""Returns keep sets of a graph that ends at the cuts, given a share of the base network's MACs."""
+Train = Callable[[TaskNetwork, "Sequence[LinearModel]", KeepSets, int], None]
+"""Trains a network in place, given the heads from which training starts, what it keeps and the round, from 1."""
 
 
 @dataclass(frozen=True)
@@ -42,39 +45,41 @@ class Carved:
 
     graph: ChannelGraph
     keep: KeepSets
-    groups: tuple[tuple[GroupChoice, ...], ...]
+    groups: Groups
 
 
 def carve_in_rounds(
     network: BaseNetwork,
     graph: ChannelGraph,
     tasks: Sequence[TaskAtCut],
-    settings: PruneConfig,
-    images: Tensor,
+    rounds: int,
+    budget: float,
+    images: Tensor | None,
     forward: Forward,
+    choose: Choose,
     train: Train,
 ) -> Carved:
     """Return what is left of a network after several rounds, each of which leaves the same share of its MACs.
 
     In every round all weights are trained, the cuts' curves are drawn again on the trained network's responses, and the
-    filters are chosen by what the layers above need.
+    filters are chosen by them.
 
     Args:
         network: The base network.
         graph: Its graph that ends at all the tasks' cuts.
         tasks: The tasks, one or more.
-        settings: The rounds, the budget, the knee's rule, reconstruction.
-        images: Normalised training images.
-        forward: Returns a backbone's pooled responses for all images, ``(n_images, n_filters)``.
-        train: Trains.
+        rounds: How many, at least one.
+        budget: Share of the base network's MACs that the last round leaves.
+        images: Normalised images for the reconstruction of dropped inputs; None for none.
+        forward: Runs a network.
+        choose: Chooses filters.
+        train: Trains a network.
     """
-    assert settings.budget is not None
     shape = network.preprocessing.input_shape
-    base_macs = network_cost(network.module, shape).macs
-    whole = network_cost(graph.module(), shape).macs / base_macs
+    whole = network_cost(graph.module(), shape).macs / network_cost(network.module, shape).macs
     keep: KeepSets = everything(graph)
-    groups: tuple[tuple[GroupChoice, ...], ...] = ()
-    for done in range(1, settings.rounds + 1):
+    groups: Groups = ()
+    for done in range(1, rounds + 1):
         own = graph.pruned(everything(graph))  # with tensors that training may change
         trained = with_heads(own, [(each.cut, each.task.targets.shape[1]) for each in tasks])
         x = forward(trained.backbone)
@@ -83,18 +88,15 @@ def carve_in_rounds(
             for columns, each in zip(trained.reads, tasks, strict=True)
         ]
         trained.set_heads([head.model for head in heads])
-        train(trained, [head.gentle for head in heads], done)
-        graph = trained_graph(graph, trained.backbone)
+        train(trained, [head.gentle for head in heads], keep, done)
+        graph = _trained(graph, trained.backbone)
         x = forward(trained.backbone)
         at_cut = [
-            TaskAtCut(each.task, graph.cut(each.cut), [redrawn(network, graph, each, x[:, columns])])
+            TaskAtCut(each.task, graph.cut(each.cut), [_redrawn(network, graph, each, x[:, columns])])
             for columns, each in zip(trained.reads, tasks, strict=True)
         ]
-        share = whole * (settings.budget / whole) ** (done / settings.rounds)
-        step = settings.model_copy(update={"macs": min(share, 1.0)})
-        wanted, groups = choose_needed(graph, at_cut, step, images, base_macs)
-        kept = graph.resolve(wanted)
-        graph = graph.pruned(kept, images if settings.reconstruct else None)
+        kept, groups = choose(graph, at_cut, min(whole * (budget / whole) ** (done / rounds), 1.0))
+        graph = graph.pruned(kept, images)
         keep = {tap: keep[tap][left] for tap, left in kept.items()}
     return Carved(graph, keep, groups)
 
@@ -116,14 +118,14 @@ def everything(graph: ChannelGraph) -> dict[str, NDArray[np.intp]]:
     return {tap.name: np.arange(tap.n_filters) for tap in graph.taps}
 
 
-def trained_graph(graph: ChannelGraph, backbone: nn.Module) -> ChannelGraph:
+def _trained(graph: ChannelGraph, backbone: nn.Module) -> ChannelGraph:
     """Return a graph with the weights that training gave a copy of its network."""
     trained = graph.pruned(everything(graph))
     trained.module().load_state_dict(backbone.state_dict())
     return trained
 
 
-def redrawn(network: BaseNetwork, graph: ChannelGraph, each: TaskAtCut, x: NDArray[np.float32]) -> TrialCurves:
+def _redrawn(network: BaseNetwork, graph: ChannelGraph, each: TaskAtCut, x: NDArray[np.float32]) -> TrialCurves:
     """Return the curve of a task's cut, drawn again on another network's responses there.
 
     Args:

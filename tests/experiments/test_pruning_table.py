@@ -27,6 +27,7 @@ from facetask.outcomes import TaskRecord
 from facetask.prepare import prepare, respond
 from facetask.results import TaskResult
 from facetask.stage_work import StageWork
+from facetask.stages.rounds import carve_in_rounds
 from facetask.task_network import TaskNetwork
 
 BRIGHTNESS, TINT, LEVEL = 0, 1, 3
@@ -225,20 +226,25 @@ def test_one_round_prunes_the_finetuned_network(
     assert rows["rounds-finetuned"].macs < rows["unpruned-finetuned"].macs
 
 
-def test_a_trained_network_is_pruned_as_it_was_trained(toy: Toy, tmp_path: Path) -> None:
+def test_rounds_prune_the_network_as_it_was_trained(toy: Toy, tmp_path: Path) -> None:
     carver = carver_of(toy, tmp_path)
-    need, images = carver.carved("need"), carver.images(8)
-    network = need.copy()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(1.5)
-    graph = carver.trained_graph(need, network)
-    with torch.no_grad():
-        torch.testing.assert_close(graph.module()(images), network.backbone(images))
-        assert not torch.allclose(graph.module()(images), need.network.backbone(images))
-    further = carver.prune_further(graph, [carver.curves_on(graph, carver.forward(network.backbone))], 1.0)
-    assert network_cost(further.network, carver.shape).macs < network_cost(network, carver.shape).macs
-    assert further.filters.tolist() == sorted(set(further.filters.tolist()))
+    given: list[tuple[int, int]] = []
+
+    def train(network: TaskNetwork, start: Any, keep: Any, done: int) -> None:
+        given.append((done, sum(len(own) for own in keep.values())))
+        with torch.no_grad():
+            for parameter in network.backbone.parameters():
+                parameter.mul_(1.5)
+
+    left = carve_in_rounds(
+        carver.base, carver.graph, [carver.at_cut], 2, 0.4, None, carver.forward, carver.needed, train
+    )
+    first = carver.base.module.state_dict()["0.weight"]
+    torch.testing.assert_close(left.graph.module().state_dict()["0.weight"], first[left.keep["0"]] * 1.5**2)
+    everything = sum(tap.n_filters for tap in carver.graph.taps)
+    assert [done for done, _ in given] == [1, 2]
+    assert given[0][1] == everything > given[1][1] > sum(len(own) for own in left.keep.values())
+    assert network_cost(left.graph.module(), carver.shape).macs <= 0.4 * carver.base_cost.macs * 1.01
 
 
 def carver_of(toy: Toy, folder: Path) -> Carver:
@@ -261,7 +267,6 @@ def test_networks_of_one_budget_share_nothing(toy: Toy, tmp_path: Path) -> None:
         for parameter in unpruned.network.parameters():
             parameter.zero_()
     assert torch.equal(carver.base.module.state_dict()["0.weight"], before)
-    assert carver.carved("label").keep.keys() == carver.carved("need").keep.keys()
 
 
 def test_gradients_are_those_of_the_loss(toy: Toy, tmp_path: Path) -> None:

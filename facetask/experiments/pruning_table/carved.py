@@ -22,7 +22,7 @@ from facetask.report.format import number
 from facetask.responses import forward_responses
 from facetask.stages.curve import Chooser
 from facetask.stages.prune import choose_cut
-from facetask.stages.rounds import everything, redrawn, trained_graph
+from facetask.stages.rounds import Groups, everything
 from facetask.task_network import TaskNetwork
 
 if TYPE_CHECKING:
@@ -53,17 +53,12 @@ class Carved:
 
     Attributes:
         network: Its backbone and a head that is none yet.
-        filters: Filters of the cut that it has, in the numbering of what it was carved out of; none are told where a
-            rival chose them.
-        keep: Keep set of each tap, likewise.
-        graph: Its channel graph, which shares its tensors; None where a rival carved it.
+        filters: Filters of the cut that it has, in its numbering; none are told where a rival chose.
         note: What the user should know.
     """
 
     network: TaskNetwork
     filters: NDArray[np.intp]
-    keep: KeepSets
-    graph: ChannelGraph | None
     note: str = ""
 
     def copy(self) -> TaskNetwork:
@@ -104,7 +99,7 @@ class Carver:
             made: dict[Source, Callable[[], Carved]] = {
                 "unpruned": self._unpruned,
                 "sliced": lambda: self._by_keep_sets(self._by_label, None),
-                "label": lambda: self._by_keep_sets(self._by_label, self.images(self._reconstruct)),
+                "label": lambda: self._by_keep_sets(self._by_label, self.images(self.reconstruct)),
                 "need": self._by_need,
                 "magnitude": lambda: self._by_rival("magnitude"),
                 "taylor": lambda: self._by_rival("taylor"),
@@ -176,8 +171,7 @@ class Carver:
     def _label_keep(self, settings: PruneConfig) -> KeepSets:
         """Return what the label keeps by a rule."""
         settings = settings.model_copy(update={"below_cut": "label", "macs": None})
-        at_cut = [TaskAtCut(self.work.task, self.graph, self._trials)]
-        wanted, _ = choose_keep_sets(self.graph, self.base.follows, self.work.responses, at_cut, settings)
+        wanted, _ = choose_keep_sets(self.graph, self.base.follows, self.work.responses, [self.at_cut], settings)
         return self.graph.resolve(wanted)
 
     def _by_keep_sets(self, chosen: tuple[KeepSets, str], images: Tensor | None) -> Carved:
@@ -191,35 +185,50 @@ class Carver:
 
     def _by_need(self) -> Carved:
         """Return the network that keeps what the layers above need."""
-        return self.prune_further(self.graph, self._trials, self.budget)
+        keep, _ = self.needed(self.graph, [self.at_cut], self.budget / self.base_cost.macs)
+        return self.keeping(self.graph, keep, self.images(self.reconstruct))
 
-    def prune_further(self, graph: ChannelGraph, trials: Sequence[TrialCurves], budget: float) -> Carved:
-        """Return what need keeps of a graph that ends at the cut; the numbering is that graph's.
+    @cached_property
+    def at_cut(self) -> TaskAtCut:
+        """The task at its cut, with this trial's curves, then those of the others, as the prune stage takes them."""
+        order = [self.work.trial, *(t for t in range(self.work.config.trials) if t != self.work.trial)]
+        found = []
+        for trial in order:
+            work, outcomes = replace(self.work, trial=trial), self._record.trials[trial]
+            assert outcomes.curve is not None
+            found.append(TrialCurves(work.split, outcomes.curve, self._chooser(work.seed), outcomes.group_curves))
+        return TaskAtCut(self.work.task, self.graph, found)
+
+    def needed(self, graph: ChannelGraph, tasks: Sequence[TaskAtCut], share: float) -> tuple[KeepSets, Groups]:
+        """Return what need keeps of a graph that ends at the cut, in its numbering, within a share of the base's MACs.
 
         What need keeps may cost less than it is given, or a little more; then it is given more, or less.
         """
-        given, before = float(budget), 0
-        best: tuple[float, KeepSets] | None = None
+        budget = share * self.base_cost.macs
+        given, before = budget, 0
+        best: tuple[float, KeepSets, Groups] | None = None
         images, update = self.images(IMAGES_FOR_NEEDS), {"below_cut": "need"}
         for _ in range(TRIES):
             settings = self.settings.model_copy(update={**update, "macs": given / self.base_cost.macs})
-            at_cut = [TaskAtCut(self.work.task, graph, trials)]
-            wanted, _ = choose_needed(graph, at_cut, settings, images, self.base_cost.macs)
+            wanted, groups = choose_needed(graph, tasks, settings, images, self.base_cost.macs)
             keep = graph.resolve(wanted)
             macs = self._macs(keep, graph)
             if best is None or abs(macs - budget) < best[0]:
-                best = abs(macs - budget), keep
+                best = abs(macs - budget), keep, groups
             if best[0] <= CLOSE_ENOUGH * budget or macs == before:
                 break
             given, before = given * budget / macs, macs
         assert best is not None
-        return self.keeping(graph, best[1], self.images(self._reconstruct))
+        return best[1], best[2]
 
     def keeping(self, graph: ChannelGraph, keep: KeepSets, images: Tensor | None = None, note: str = "") -> Carved:
         """Return the network of a graph that ends at the cut with some keep sets only, reconstructed on images."""
-        pruned, filters = graph.pruned(keep, images), keep[self.cut]
-        network = self._with_head(pruned.module(), len(filters))
-        return Carved(network, filters, keep, pruned, note)
+        return self.of_graph(graph.pruned(keep, images), keep, note)
+
+    def of_graph(self, graph: ChannelGraph, keep: KeepSets, note: str = "") -> Carved:
+        """Return the network of a graph that ends at the cut and has some keep sets left."""
+        filters = keep[self.cut]
+        return Carved(self._with_head(graph.module(), len(filters)), filters, note)
 
     def _by_rival(self, criterion: Criterion) -> Carved:
         """Return the network that Torch-Pruning carves."""
@@ -231,21 +240,11 @@ class Carver:
         gradients = TaskGradients(task, work.split, loss, work.materials.loader, rows)
         smaller = prune_by_rival(network, criterion, self.budget, self.shape, gradients)
         left = self._with_head(smaller.backbone, smaller.linear[0].in_features)
-        return Carved(left, np.zeros(0, dtype=np.intp), {}, None)
+        return Carved(left, np.zeros(0, dtype=np.intp))
 
     def _with_head(self, backbone: nn.Module, n_filters: int) -> TaskNetwork:
         """Return a backbone with an untrained head."""
         return TaskNetwork(backbone, [(slice(0, n_filters), self.work.task.targets.shape[1])]).eval()
-
-    def trained_graph(self, carved: Carved, network: TaskNetwork) -> ChannelGraph:
-        """Return the graph of a carved network with the weights that training gave a copy of it."""
-        assert carved.graph is not None
-        return trained_graph(carved.graph, network.backbone)
-
-    def curves_on(self, graph: ChannelGraph, x: NDArray[np.float32]) -> TrialCurves:
-        """Return the cut's curve, drawn again on a network's responses there, ``(n_images, n_filters)``."""
-        at_cut = TaskAtCut(self.work.task, self.graph, self._trials)
-        return redrawn(self.base, graph, at_cut, x)
 
     def forward(self, backbone: nn.Module) -> NDArray[np.float32]:
         """Return a backbone's pooled responses for all labelled images, ``(n_images, n_filters)``."""
@@ -258,20 +257,9 @@ class Carver:
         return inputs
 
     @property
-    def _reconstruct(self) -> int:
+    def reconstruct(self) -> int:
         """On how many images reconstruction looks; where the run has none, as many as by default."""
         return self.settings.reconstruct or DEFAULT_IMAGES
-
-    @cached_property
-    def _trials(self) -> list[TrialCurves]:
-        """This trial's curves, then those of the others, as the prune stage takes them."""
-        order = [self.work.trial, *(t for t in range(self.work.config.trials) if t != self.work.trial)]
-        found = []
-        for trial in order:
-            work, outcomes = replace(self.work, trial=trial), self._record.trials[trial]
-            assert outcomes.curve is not None
-            found.append(TrialCurves(work.split, outcomes.curve, self._chooser(work.seed), outcomes.group_curves))
-        return found
 
     def _chooser(self, seed: int) -> Chooser:
         """Return the selector for a trial's seed."""

@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from facetask.config import FinetuneConfig
 from facetask.cost import network_cost
 from facetask.experiments.pruning_table.carved import Carved, Carver
@@ -21,11 +19,15 @@ from facetask.report.format import NBSP, duration, number, percent
 from facetask.report.metrics import style
 from facetask.satellite import to_finite
 from facetask.stages.finetune import finetune
+from facetask.stages.rounds import carve_in_rounds
 from facetask.trainer import Teacher
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from facetask.experiments.pruning_table.config import PruningTableConfig
     from facetask.experiments.pruning_table.variants import Variant
+    from facetask.keep_sets import KeepSets
     from facetask.progress import Reporter
     from facetask.rundir import RunDir
     from facetask.task_network import TaskNetwork
@@ -159,7 +161,18 @@ class Measurer:
             head = fit_head(self.carver.forward(network.backbone), work.task, work.split)
             network.set_heads([head.model])
             start = [head.gentle]
-        settings = self._settings(variant)
+        return self._train(network, start, variant, teacher, saved), network
+
+    def _train(
+        self,
+        network: TaskNetwork,
+        start: Sequence[LinearModel] | None,
+        variant: Variant,
+        teacher: Teacher | None,
+        saved: TrainingFile | None,
+    ) -> _Outcome:
+        """Train a network in place as a row is trained, and measure it."""
+        work, settings = self._work, self._settings(variant)
         (done,) = finetune(
             network,
             [(work.task, work.split)],
@@ -174,40 +187,41 @@ class Measurer:
         epochs = len(done.epochs) - 1
         if epochs < settings.epochs:
             self._reporter.warn(f"{variant.name}: training diverged after {epochs} epochs")
-        outcome = _Outcome(done.metrics_validation, done.metrics, epochs, done.best_epoch)
-        return outcome, network
+        return _Outcome(done.metrics_validation, done.metrics, epochs, done.best_epoch)
 
     def _rounds(self, variant: Variant, depends: dict[str, Any]) -> tuple[Carved, _Outcome]:
         """Prune the finetuned network a part of the way, finetune it, draw its curve again, and so on to the budget."""
         carver, rounds = self.carver, self._table.rounds
-        carved, (network, epochs) = carver.carved("unpruned"), self._finetuned_unpruned()
-        macs, kept = network_cost(carved.network, carver.shape).macs, carved.filters
-        taught = carver.forward(network.backbone) if variant.step == "distilled" else None
-        outcome, files = None, []
-        for done in range(1, rounds + 1):
-            graph = carver.trained_graph(carved, network)
-            files += [self._file(f"{variant.name}.{done}", depends), self._file(f"{variant.name}.{done}-done", depends)]
-            finished = files[-1].load()
-            if finished is not None:
-                carved = carver.keeping(graph, {tap: own.numpy() for tap, own in finished["keep"].items()})
-                network = carved.copy()
-                network.load_state_dict(finished["network"])
-                kept, epochs = kept[carved.filters], finished["epochs"]
-                continue
-            curves = carver.curves_on(graph, carver.forward(network.backbone))
-            carved = carver.prune_further(graph, [curves], macs * (carver.budget / macs) ** (done / rounds))
-            kept = kept[carved.filters]
-            teacher = None if taught is None else Teacher.of(taught[:, kept], self._work.split)
-            outcome, network = self._trained(carved, variant, teacher, files[-2])
-            epochs += outcome.epochs
-            if done < rounds:
-                keep = {tap: torch.from_numpy(own) for tap, own in carved.keep.items()}
-                state = {"network": network.state_dict(), "keep": keep, "epochs": epochs, "wall_s": 0.0}
-                files[-1].save(state)
-        assert outcome is not None  # the last round is never stored
+        unpruned, epochs = self._finetuned_unpruned()
+        taught = carver.forward(unpruned.backbone) if variant.step == "distilled" else None
+        files = [self._file(f"{variant.name}.{done}", depends) for done in range(1, rounds + 1)]
+
+        def teacher(keep: KeepSets) -> Teacher | None:
+            return None if taught is None else Teacher.of(taught[:, keep[carver.cut]], self._work.split)
+
+        def train(network: TaskNetwork, start: Sequence[LinearModel], keep: KeepSets, done: int) -> None:
+            nonlocal epochs
+            if done == 1:
+                network.load_state_dict(unpruned.state_dict())
+            else:
+                epochs += self._train(network, start, variant, teacher(keep), files[done - 2]).epochs
+
+        left = carve_in_rounds(
+            carver.base,
+            carver.graph,
+            [carver.at_cut],
+            rounds,
+            carver.budget / carver.base_cost.macs,
+            carver.images(carver.reconstruct),
+            carver.forward,
+            carver.needed,
+            train,
+        )
+        carved = carver.of_graph(left.graph, left.keep)
+        outcome, _ = self._trained(carved, variant, teacher(left.keep), files[-1])
         for file in files:
             file.remove()
-        return carved, replace(outcome, epochs=epochs)
+        return carved, replace(outcome, epochs=epochs + outcome.epochs)
 
     def _finetuned_unpruned(self) -> tuple[TaskNetwork, int]:
         """Return the finetuned unpruned network and its epochs, from the folder where its own row has left it."""
