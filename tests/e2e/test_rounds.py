@@ -86,7 +86,7 @@ def test_the_budget_is_kept_to_and_the_results_say_how(in_rounds: Run) -> None:
     assert task.prune.macs <= BUDGET * task.prune.base.macs * 1.01
     assert recorder.said("round 1 of 2")
     assert recorder.said("round 2 of 2")
-    assert "in 2 rounds" in (result.path / "report.html").read_text(encoding="utf-8")
+    assert "MACs. That was reached in 2 rounds" in (result.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_training_came_before_pruning(in_rounds: Run, toy: Toy, tmp_path: Path) -> None:
