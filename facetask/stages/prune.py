@@ -155,7 +155,8 @@ def build_pruned(
         images: Normalised images for the reconstruction of dropped inputs; None for none.
     """
     graph = base.cut(*(cut for cut, _ in heads))
-    return with_heads(graph.pruned({tap: kept.tolist() for tap, kept in keep.items()}, images), heads)
+    wanted = {**keep, **{tap.name: keep[tap.name] for tap in graph.taps}}  # none may be missing
+    return with_heads(graph.pruned({tap: kept.tolist() for tap, kept in wanted.items()}, images), heads)
 
 
 def rebuild_pruned(base: ChannelGraph, tasks: Sequence[Pruned], images: Tensor | None) -> TaskNetwork:

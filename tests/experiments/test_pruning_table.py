@@ -462,7 +462,7 @@ def test_the_paper_s_tables_are_configurations(name: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("FACETASK_DATA", str(tmp_path))
     config = load_experiment(ROOT / f"examples/paper/pruning_{name}.yaml", PruningTableConfig)
     run = config.run.source if isinstance(config.run.source, Path) else dict(config.run.source)
-    assert load_config(run).trials == 3 if isinstance(run, Path) else run["finetune"] == {"epochs": 6}
+    assert load_config(run).trials == 3 if isinstance(run, Path) else run["finetune"]["epochs"] == 6
     assert config.variants == tuple(VARIANTS)
 
 

@@ -27,7 +27,10 @@ def evidence(x: np.ndarray, y: np.ndarray) -> float:
     def density(logs: np.ndarray) -> float:
         noise, prior = np.exp(logs)
         covariance = noise * np.eye(len(x)) + prior * x @ x.T
-        return float(multivariate_normal(np.zeros(len(x)), covariance, allow_singular=False).logpdf(y))
+        try:
+            return float(multivariate_normal(np.zeros(len(x)), covariance, allow_singular=False).logpdf(y))
+        except np.linalg.LinAlgError:  # a search that strays to where the noise is rounded away
+            return -np.inf
 
     starts = [np.array([a, b]) for a in (-4.0, 0.0, 3.0) for b in (-4.0, 0.0, 3.0)]
     return max(-minimize(lambda logs: -density(logs), start, method="Nelder-Mead").fun for start in starts) / len(x)
