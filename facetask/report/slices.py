@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 from markupsafe import Markup
 
-from facetask.report.format import DASH, MINUS, count, is_number, with_unit
+from facetask.report.format import DASH, MINUS, count, is_number, listed, with_unit
 from facetask.report.marks import WIDTH, axis_title, metric_title, padded
 from facetask.report.metrics import column_label, main_metric, mean_of, metric_text, ordered, style, unit_of
 from facetask.report.svg import PALETTE, render, source
@@ -149,8 +149,7 @@ def _warnings(task: TaskResult) -> list[str]:
             f"{shown} (by {with_unit(_change(name, group, step).removeprefix('+'), unit)})" for shown, group in grew
         ]
         if named:
-            listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
-            warnings.append(f"{what} made the error grow more for {listed} than for all test images together.")
+            warnings.append(f"{what} made the error grow more for {listed(named)} than for all test images together.")
     return warnings
 
 

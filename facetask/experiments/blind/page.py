@@ -9,7 +9,7 @@ from pathlib import Path
 from facetask.experiments.blind.figure import WAYS, blind_figure
 from facetask.experiments.blind.results import BlindResults, BlindTask, Step
 from facetask.experiments.page import Figure, Part, Section, Shown, write_figures, write_page
-from facetask.report.format import DASH, count, duration
+from facetask.report.format import DASH, count, duration, listed
 from facetask.report.metrics import column_label, metric_text, style, unit_of
 from facetask.report.tables import Table
 from facetask.results import Metrics
@@ -57,7 +57,7 @@ def write_blind_page(results: BlindResults, folder: Path) -> list[Path]:
     Raises:
         RunDirError: If they cannot be written.
     """
-    names = _listed([task.name for task in results.excluded])
+    names = listed([task.name for task in results.excluded])
     sections = [_section(results), _tasks(results)]
     lede = (
         f"{results.base_network}, cut for {results.task.name}; of the cut's filters those that carry {names} are "
@@ -167,8 +167,3 @@ def _main(task: BlindTask, metrics: Metrics, *, units: bool = False) -> str:
     """Return a task's main metric as text."""
     name = task.main_metric
     return metric_text(name, metrics.get(name), unit_of(task.labels, name), with_units=units)
-
-
-def _listed(names: list[str]) -> str:
-    """Return names as a reader lists them."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -12,7 +12,7 @@ from typing import Any
 from facetask.experiments.page import Figure, Folded, Section, Shown, write_page
 from facetask.experiments.rank.figure import score_figure
 from facetask.experiments.rank.results import Agreement, RankedTask, Ranking, RankResults
-from facetask.report.format import DASH, duration, number, percent, plus_minus
+from facetask.report.format import DASH, duration, listed, number, percent, plus_minus
 from facetask.report.metrics import column_label, metric_text, style, unit_of
 from facetask.report.tables import Table
 from facetask.results import Metric
@@ -158,8 +158,8 @@ def _headline(task: RankedTask) -> str:
         if ranking.places:
             choices.setdefault(clearly_first(ranking), []).append(ranking.score)
     undecided = choices.pop(None, [])
-    told = [f"{network} by {_listed(scores)}" for network, scores in choices.items()]
-    told += [f"undecided within the trials' spread by {_listed(undecided)}"] if undecided else []
+    told = [f"{network} by {listed(scores)}" for network, scores in choices.items()]
+    told += [f"undecided within the trials' spread by {listed(undecided)}"] if undecided else []
     return f"First: {'; '.join(told)}." if told else "No score applies."
 
 
@@ -236,8 +236,3 @@ def _seconds(results: RankResults, network: str) -> str:
 def _params(params: Mapping[str, Any]) -> str:
     """Return a plugin's params in one line."""
     return ", ".join(f"{key}: {value}" for key, value in params.items()) or DASH
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return names as a reader lists them."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

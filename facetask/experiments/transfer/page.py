@@ -21,7 +21,7 @@ from facetask.experiments.transfer.tables import (
     times,
     title_of,
 )
-from facetask.report.format import NBSP, number
+from facetask.report.format import NBSP, listed, number
 from facetask.report.metrics import mean_of, metric_text, style, unit_of
 from facetask.results import Metric
 
@@ -53,9 +53,7 @@ def write_transfer_page(results: TransferResults, folder: Path) -> None:
     sections.append(_goals_section(results))
     sections.append(_how_section(results))
     names = [task.name for task in results.tasks]
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    if len(names) > _MOST_NAMES:
-        listed = f"{len(names)} tasks"
+    tasks = listed(names) if len(names) <= _MOST_NAMES else f"{len(names)} tasks"
     lede = (
         f"{results.n_images:,} images, {results.base_network}, {results.trials} random "
         f"partition{'s' if results.trials > 1 else ''}, seed {results.seed}; {results.environment.get('processor')}, "
@@ -64,7 +62,7 @@ def write_transfer_page(results: TransferResults, folder: Path) -> None:
     )
     if any(found.extrapolated for task in results.tasks for found in task.methods):
         lede += " Times of the recipe are extrapolated from two epochs, and marked so."
-    title = f"{listed}: regression against transfer learning"
+    title = f"{tasks}: regression against transfer learning"
     write_page(folder / "transfer.html", title, sections, lede=lede, kind="comparison")
     write_figures(folder / "figures", sections)
 
