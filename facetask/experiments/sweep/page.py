@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 from facetask.experiments.cost_figure import CostFigure, Point, cost_figure
 from facetask.experiments.page import Figure, Folded, Part, Section, Shown, write_figures, write_page
 from facetask.experiments.sweep.results import SweepNetwork, SweepResults, SweepTask
-from facetask.report.format import count, duration, human_bytes, human_count, percent
+from facetask.report.format import count, duration, human_bytes, human_count, listed, percent
 from facetask.report.metrics import column_label, mean_of, metric_text, ordered, style, unit_of
 from facetask.report.tables import Table
 from facetask.results import Metric
 
 _MOST_METRICS = 3
+_WRITTEN = {"thresholds": "threshold", "macs": "budget, as a share of the base network’s MACs"}
+"""What is written at the points, and what it is called: the first of these settings that is varied."""
 _COLUMN = {"selectors": "selector", "thresholds": "threshold", "cuts": "cut", "couple": "couple"}
 
 
@@ -24,11 +27,10 @@ def write_sweep_page(results: SweepResults, folder: Path) -> list[Path]:
         RunDirError: If they cannot be written.
     """
     sections = [_section(task, results) for task in results.tasks]
-    names = [task.name for task in results.tasks]
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    title = f"{listed}: what a smaller network costs in {style(results.tasks[0].main_metric).label}"
+    names = listed([task.name for task in results.tasks])
+    title = f"{names}: what a smaller network costs in {style(results.tasks[0].main_metric).label}"
     if len({task.main_metric for task in results.tasks}) > 1:
-        title = f"{listed}: what a smaller network costs"
+        title = f"{names}: what a smaller network costs"
     varied = "; ".join(f"{name}: {', '.join(values)}" for name, values in results.swept.items())
     lede = (
         f"{len(results.tasks[0].networks)} networks carved out of {results.base_network}, for every combination of "
@@ -44,12 +46,13 @@ def write_sweep_page(results: SweepResults, folder: Path) -> list[Path]:
 def _section(task: SweepTask, results: SweepResults) -> Section:
     """Return one task's section."""
     main, unit = task.main_metric, unit_of(task.labels, task.main_metric)
+    written = _written(results.swept)
     spread = "whiskers: standard deviation over the trials. " if results.trials > 1 else ""
     caption = (
         f"{style(main).label[:1].upper()}{style(main).label[1:]} on test images; {spread}"
         "Ringed and joined: the Pareto front, for which no other network is as cheap and as good on validation images "
         "(mean over the trials), which alone decide; on test images the line may therefore bend back. "
-        f"{_written(results.swept)}"
+        f"{f'The number at a point is its {_WRITTEN[written]}. ' if written is not None else ''}"
         "Costs are those of the saved network, of the reported trial."
     )
     parts: list[Part] = [
@@ -129,16 +132,14 @@ def _place(swept: dict[str, list[str]], network: SweepNetwork) -> list[int]:
     return [values.index(network.settings[name]) for name, values in swept.items()]
 
 
-def _written(swept: dict[str, list[str]]) -> str:
-    """Return what the caption says of the numbers at the points."""
-    if "thresholds" in swept:
-        return "The number at a point is its threshold. "
-    return "The number at a point is its budget, as a share of the base network’s MACs. " if "macs" in swept else ""
+def _written(varied: Iterable[str]) -> str | None:
+    """Return which of the varied settings is written at the points, if any."""
+    return next((name for name in _WRITTEN if name in varied), None)
 
 
 def _series(network: SweepNetwork) -> tuple[str, str]:
     """Return what a network's colour says, and what is written at it: how small it was to be, where that is varied."""
-    written = next((name for name in ("thresholds", "macs") if name in network.settings), None)
+    written = _written(network.settings)
     others = [
         value if name == "selectors" else f"{_COLUMN.get(name, name)} {value}"
         for name, value in network.settings.items()
