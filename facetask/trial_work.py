@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class TrialWork:
 
     works: Sequence[StageWork]
     records: Sequence[TaskRecord]
+    _known: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of_trial(self, trial: int) -> TrialWork:
         """Return the same tasks in another trial."""
@@ -88,7 +89,16 @@ class TrialWork:
         return [record.trials[self.trial] for record in self.records]
 
     def dependencies(self, stage: str) -> list[dict[str, Any]]:
-        """Return, for each task, everything that its result of a stage depends on, by the names that a user knows."""
+        """Return, for each task, everything that its result of a stage depends on, by the names that a user knows.
+
+        All weights and labels are digested for it, so it is done once a stage.
+        """
+        if stage not in self._known:
+            self._known[stage] = self._dependencies(stage)
+        return self._known[stage]
+
+    def _dependencies(self, stage: str) -> list[dict[str, Any]]:
+        """Return the same, found anew."""
         own = [work.dependencies(stage) for work in self.works]
         if stage in OWN_STAGES:
             return own
@@ -129,9 +139,10 @@ class TrialWork:
             share = wall_s / len(results)
             record.trials[self.trial].add(stage, result, share)
             folder.save_stage(record.name, self.trial, stage, depends, encode(result), share)
-        if stage == "prune":
+        if stage == "prune" and self._rounds:
+            training = self.training_file(stage, folder)
             for done in range(1, self._rounds + 1):
-                self.training_file(stage, folder).part(f"round-{done}").remove()
+                training.part(f"round-{done}").remove()
 
     def _trained_in_rounds(self, folder: RunDir) -> TrainingFile:
         """Return where the network is stored that rounds of training and pruning have left."""
