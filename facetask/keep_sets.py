@@ -79,6 +79,10 @@ class GroupChoice:
     notes: tuple[str, ...] = ()
 
 
+Groups = tuple[tuple[GroupChoice, ...], ...]
+"""For each task, how the coupled groups came to what they keep."""
+
+
 @dataclass(frozen=True)
 class TaskAtCut:
     """A task with the cut that its head reads.
@@ -189,7 +193,7 @@ def choose_keep_sets(
     responses: Responses,
     tasks: Sequence[TaskAtCut],
     settings: PruneConfig,
-) -> tuple[dict[str, NDArray[np.intp]], tuple[tuple[GroupChoice, ...], ...]]:
+) -> tuple[dict[str, NDArray[np.intp]], Groups]:
     """Return a keep set for every tap of a cut graph, and how each task came to its part of each coupled group.
 
     Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facetask.keep_sets import GroupChoice, TaskAtCut, choose
+from facetask.keep_sets import GroupChoice, Groups, TaskAtCut, choose
 from facetask.knees import ranked
 from facetask.widths import give_every_tap_one, rounded
 
@@ -23,7 +23,7 @@ IMAGES = 256
 
 def choose_needed(
     graph: ChannelGraph, tasks: Sequence[TaskAtCut], settings: PruneConfig, images: Tensor, base_macs: int
-) -> tuple[dict[str, NDArray[np.intp]], tuple[tuple[GroupChoice, ...], ...]]:
+) -> tuple[dict[str, NDArray[np.intp]], Groups]:
     """Return a keep set for every tap of a cut graph, and how each task came to its part of each coupled group.
 
     Args:

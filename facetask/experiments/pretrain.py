@@ -154,7 +154,7 @@ class _Pretraining:
     @property
     def keep(self) -> dict[str, NDArray[np.intp]]:
         """All filters of all taps up to the cut."""
-        return {tap.name: np.arange(tap.n_filters) for tap in self.materials.network.graph.cut(self.cut).taps}
+        return self.materials.network.graph.cut(self.cut).everything()
 
     def trial(self, trial: int) -> PretrainTrial:
         """Return one trial's result from the folder, or train."""

@@ -10,13 +10,13 @@ import numpy as np
 
 from facetask.cost import network_cost, second_opinion
 from facetask.heads import Head, Predicted, fit_head
-from facetask.keep_sets import GroupChoice, KeepSets, TaskAtCut, TrialCurves, choose_keep_sets
+from facetask.keep_sets import GroupChoice, Groups, KeepSets, TaskAtCut, TrialCurves, choose_keep_sets
 from facetask.needed_filters import choose_needed
 from facetask.regression import LinearModel
 from facetask.results import NetworkCost
 from facetask.stages.curve import curve_from_json, curve_to_json
 from facetask.stages.regress import Regression
-from facetask.stages.rounds import Carved, Forward, Groups, Train, carve_in_rounds, with_heads
+from facetask.stages.rounds import Carved, Forward, Train, carve_in_rounds, fit_heads, with_heads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -229,15 +229,9 @@ def prune(
             keep = graph.resolve(wanted)
         carved = Carved(graph.pruned(keep, to_reconstruct), keep, groups)
     pruned = with_heads(carved.graph, heads)
-    x = forward(pruned.backbone)
-    fitted = [
-        fit_head(x[:, columns], each.task, each.trials[0].split)
-        for columns, each in zip(pruned.reads, tasks, strict=True)
-    ]
-    pruned.set_heads([head.model for head in fitted])
-    whole = {tap.name: np.arange(tap.n_filters) for tap in graph.taps}
+    fitted = fit_heads(pruned, forward(pruned.backbone), at_cut)
     cost = network_cost(pruned, shape)
-    cost_at_cut = network_cost(build_pruned(network.graph, heads, whole).eval(), shape)
+    cost_at_cut = network_cost(with_heads(graph, heads), shape)
     macs_note = second_opinion(pruned, shape, cost.macs)
 
     def of_task(each: TaskCurves, cut: str, own: tuple[GroupChoice, ...], head: Head) -> Pruned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facetask.cost import network_cost
-from facetask.heads import fit_head
-from facetask.keep_sets import GroupChoice, KeepSets, TaskAtCut, TrialCurves
+from facetask.heads import Head, fit_head
+from facetask.keep_sets import Groups, KeepSets, TaskAtCut, TrialCurves
 from facetask.responses import Responses
 from facetask.stages.curve import Curves
 from facetask.task_network import TaskNetwork, side_by_side
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from facetask.regression import LinearModel
     from facetask.surgery import ChannelGraph
 
-Groups = tuple[tuple[GroupChoice, ...], ...]
-"""For each task, how the coupled groups came to what they keep."""
 Forward = Callable[["nn.Module"], "NDArray[np.float32]"]
 """Returns a backbone's pooled responses for all images, ``(n_images, n_filters)``."""
 Choose = Callable[["ChannelGraph", Sequence[TaskAtCut], float], tuple[KeepSets, Groups]]
@@ -77,17 +76,12 @@ def carve_in_rounds(
     """
     shape = network.preprocessing.input_shape
     whole = network_cost(graph.module(), shape).macs / network_cost(network.module, shape).macs
-    keep: KeepSets = everything(graph)
+    keep: KeepSets = graph.everything()
     groups: Groups = ()
     for done in range(1, rounds + 1):
-        own = graph.pruned(everything(graph))  # with tensors that training may change
-        trained = with_heads(own, [(each.cut, each.task.targets.shape[1]) for each in tasks])
-        x = forward(trained.backbone)
-        heads = [
-            fit_head(x[:, columns], each.task, each.trials[0].split)
-            for columns, each in zip(trained.reads, tasks, strict=True)
-        ]
-        trained.set_heads([head.model for head in heads])
+        # A copy, for training changes its tensors; to label a copied graph again would take longer.
+        trained = copy.deepcopy(with_heads(graph, [(each.cut, each.task.targets.shape[1]) for each in tasks]))
+        heads = fit_heads(trained, forward(trained.backbone), tasks)
         train(trained, [head.gentle for head in heads], keep, done)
         graph = _trained(graph, trained.backbone)
         x = forward(trained.backbone)
@@ -113,14 +107,19 @@ def with_heads(graph: ChannelGraph, heads: Sequence[tuple[str, int]]) -> TaskNet
     return TaskNetwork(graph.module(), [(columns[cut], n_outputs) for cut, n_outputs in heads]).eval()
 
 
-def everything(graph: ChannelGraph) -> dict[str, NDArray[np.intp]]:
-    """Return keep sets that drop nothing."""
-    return {tap.name: np.arange(tap.n_filters) for tap in graph.taps}
+def fit_heads(network: TaskNetwork, x: NDArray[np.float32], tasks: Sequence[TaskAtCut]) -> list[Head]:
+    """Return each task's head, fitted on the network's pooled responses ``(n_images, n_filters)``, and set them."""
+    heads = [
+        fit_head(x[:, columns], each.task, each.trials[0].split)
+        for columns, each in zip(network.reads, tasks, strict=True)
+    ]
+    network.set_heads([head.model for head in heads])
+    return heads
 
 
 def _trained(graph: ChannelGraph, backbone: nn.Module) -> ChannelGraph:
     """Return a graph with the weights that training gave a copy of its network."""
-    trained = graph.pruned(everything(graph))
+    trained = graph.pruned(graph.everything())
     trained.module().load_state_dict(backbone.state_dict())
     return trained
 

@@ -179,6 +179,10 @@ class ChannelGraph:
         """Return the network itself, in evaluation mode; it shares this graph's tensors."""
         return rebuild.same(self._network)
 
+    def everything(self) -> dict[str, NDArray[np.intp]]:
+        """Return the keep sets that drop nothing."""
+        return {tap.name: np.arange(tap.n_filters) for tap in self.taps}
+
     def resolve(self, keep: KeepSets) -> dict[str, NDArray[np.intp]]:
         """Return what every tap really keeps: fixed filters added, coupled ones included.
 

@@ -15,14 +15,14 @@ from facetask.cost import network_cost
 from facetask.errors import ConfigError
 from facetask.experiments.pruning_table.rivals import TaskGradients, prune_by_rival
 from facetask.heads import Head, fit_head
-from facetask.keep_sets import TaskAtCut, TrialCurves, choose_keep_sets
+from facetask.keep_sets import Groups, TaskAtCut, TrialCurves, choose_keep_sets
 from facetask.needed_filters import IMAGES as IMAGES_FOR_NEEDS
 from facetask.needed_filters import choose_needed
 from facetask.report.format import number
 from facetask.responses import forward_responses
 from facetask.stages.curve import Chooser
 from facetask.stages.prune import choose_cut
-from facetask.stages.rounds import Groups, everything
+from facetask.stages.rounds import with_heads
 from facetask.task_network import TaskNetwork
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Carver:
 
     def _unpruned(self) -> Carved:
         """Return the cut network with all its filters, which shares nothing with the base network."""
-        return self.keeping(self.graph, everything(self.graph))
+        return self.keeping(self.graph, self.graph.everything())
 
     def _by_need(self) -> Carved:
         """Return the network that keeps what the layers above need."""
@@ -227,8 +227,7 @@ class Carver:
 
     def of_graph(self, graph: ChannelGraph, keep: KeepSets, note: str = "") -> Carved:
         """Return the network of a graph that ends at the cut and has some keep sets left."""
-        filters = keep[self.cut]
-        return Carved(self._with_head(graph.module(), len(filters)), filters, note)
+        return Carved(with_heads(graph, [(self.cut, self._n_outputs)]), keep[self.cut], note)
 
     def _by_rival(self, criterion: Criterion) -> Carved:
         """Return the network that Torch-Pruning carves."""
@@ -239,12 +238,14 @@ class Carver:
         rows = np.random.default_rng(work.seed).permutation(work.split.train)[: self._table.taylor_images]
         gradients = TaskGradients(task, work.split, loss, work.materials.loader, rows)
         smaller = prune_by_rival(network, criterion, self.budget, self.shape, gradients)
-        left = self._with_head(smaller.backbone, smaller.linear[0].in_features)
+        heads = [(slice(0, smaller.linear[0].in_features), self._n_outputs)]
+        left = TaskNetwork(smaller.backbone, heads).eval()
         return Carved(left, np.zeros(0, dtype=np.intp))
 
-    def _with_head(self, backbone: nn.Module, n_filters: int) -> TaskNetwork:
-        """Return a backbone with an untrained head."""
-        return TaskNetwork(backbone, [(slice(0, n_filters), self.work.task.targets.shape[1])]).eval()
+    @property
+    def _n_outputs(self) -> int:
+        """Outputs of the task's head."""
+        return int(self.work.task.targets.shape[1])
 
     def forward(self, backbone: nn.Module) -> NDArray[np.float32]:
         """Return a backbone's pooled responses for all labelled images, ``(n_images, n_filters)``."""

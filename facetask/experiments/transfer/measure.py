@@ -142,7 +142,7 @@ class Measuring:
         assert stored is not None
         graph = self.materials.network.graph
         cut = choose_cut(Regression.from_json(stored["result"]["more"]), self.run.prune.cut, graph)
-        keep = {tap.name: np.arange(tap.n_filters) for tap in graph.cut(cut).taps}
+        keep = graph.cut(cut).everything()
         network = copy.deepcopy(build_pruned(graph, [(cut, task.targets.shape[1])], keep)).eval()
         responses = self._responses.tap(cut)
         with clock.part("fit"), threadpool_limits(1, user_api="blas"):
