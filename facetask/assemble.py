@@ -196,7 +196,7 @@ def _prune(config: RunConfig, record: TaskRecord, shared: list[str]) -> shape.Pr
     """Return the reported trial's pruned network and the metrics over the trials."""
     trials = [trial.prune for trial in record.trials if trial.prune is not None]
     pruned = trials[0]
-    cost, base = pruned.cost, pruned.cost_base
+    cost, base, budget = pruned.cost, pruned.cost_base, config.prune.budget
     return shape.PruneResult(
         cut=pruned.cut,
         shared=shared,
@@ -211,7 +211,8 @@ def _prune(config: RunConfig, record: TaskRecord, shared: list[str]) -> shape.Pr
             for group in pruned.groups
             if group.curve is not None and group.knee is not None
         ],
-        budget=config.prune.budget,
+        budget=budget.macs if budget else None,
+        size_budget=budget.size if budget else None,
         rounds=config.prune.rounds,
         params=cost.params,
         macs=cost.macs,

@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from facetask.budget import Budget
 from facetask.context import current_plugins, run_context
 from facetask.errors import PluginError, did_you_mean
 from facetask.yaml_loader import Document, KeyPath, Problem, describe, dump_yaml, escaped, load_yaml
@@ -273,6 +274,7 @@ class PruneConfig(_Section):
             paper; or ``need``, what the kept filters of the cut must be computed from, within a budget of MACs. At the
             cut itself the label decides.
         macs: The budget of ``below_cut: need``, as a share of the base network's MACs; by default 0.25.
+        size: What the network may take in memory besides, as a share of the base network's size; null: no limit.
         rounds: How often the network is finetuned before it is pruned, which takes it a step nearer to the budget; the
             cut's curve is drawn again each time. 0: the base network is pruned at once, as it is.
         round_to: Kept widths are rounded to the nearest multiple of this, which many processors compute faster.
@@ -289,6 +291,7 @@ class PruneConfig(_Section):
     couple: Literal["group", "union", "intersection", "free"] = "group"
     below_cut: Literal["label", "need"] = "label"
     macs: Annotated[float, Field(gt=0, le=1)] | None = None
+    size: Annotated[float, Field(gt=0, le=1)] | None = None
     round_to: Annotated[int, Field(ge=1)] = 1
     reconstruct: Annotated[int, Field(ge=0)] = 256
     share: bool = False
@@ -297,8 +300,9 @@ class PruneConfig(_Section):
     @model_validator(mode="after")
     def _budget_is_used(self) -> PruneConfig:
         """Refuse a budget that nothing would keep to, and rounds that would have none to come down to."""
-        if self.macs is not None and self.below_cut != "need":
-            raise ValueError("macs is the budget of below_cut: need; set that, or leave macs out")
+        for name in ("macs", "size"):
+            if getattr(self, name) is not None and self.below_cut != "need":
+                raise ValueError(f"{name} is the budget of below_cut: need; set that, or leave {name} out")
         if self.rounds and self.below_cut != "need":
             raise ValueError("rounds come down to the budget of below_cut: need; set that, or leave rounds out")
         if self.rounds and self.knee == "one-standard-error":
@@ -308,9 +312,9 @@ class PruneConfig(_Section):
         return self
 
     @property
-    def budget(self) -> float | None:
-        """The share of the base network's MACs that need may choose within; None where the label chooses."""
-        return (self.macs or _DEFAULT_BUDGET) if self.below_cut == "need" else None
+    def budget(self) -> Budget | None:
+        """What need may choose within; None where the label chooses."""
+        return Budget(self.macs or _DEFAULT_BUDGET, self.size) if self.below_cut == "need" else None
 
 
 _LEARNING_RATES = {"scaled-adamw": 1e-2, "adamw": 1.5e-4, "sgd": 1e-3}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facetask.keep_sets import GroupChoice, Groups, TaskAtCut, choose
+from facetask.keep_sets import Choice, GroupChoice, Groups, TaskAtCut, choose
 from facetask.knees import ranked
 from facetask.widths import give_every_tap_one, rounded
 
@@ -15,26 +15,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from facetask.budget import Budget
     from facetask.config import PruneConfig
+    from facetask.results import NetworkCost
     from facetask.surgery import ChannelGraph
 
 IMAGES = 256
+WEIGHT_BYTES = 4  # of a head
 
 
 def choose_needed(
-    graph: ChannelGraph, tasks: Sequence[TaskAtCut], settings: PruneConfig, images: Tensor, base_macs: int
+    graph: ChannelGraph,
+    tasks: Sequence[TaskAtCut],
+    settings: PruneConfig,
+    budget: Budget,
+    images: Tensor,
+    base: NetworkCost,
 ) -> tuple[dict[str, NDArray[np.intp]], Groups]:
     """Return a keep set for every tap of a cut graph, and how each task came to its part of each coupled group.
 
     Args:
         graph: The graph that ends at all the tasks' cuts.
         tasks: The tasks, one or more; each one's label decides at its own cut.
-        settings: The knee's rule for the cuts' own curves, the budget and the rounding.
+        settings: The knee's rule for the cuts' own curves, and the rounding.
+        budget: What the network and its heads may cost.
         images: Normalised training images.
-        base_macs: Multiply–accumulates of the whole base network for one image.
+        base: What the whole base network costs.
     """
-    share = settings.budget
-    assert share is not None
     choices = [
         choose([trial.curves.taps[each.cut] for trial in each.trials], each.graph.taps[-1].n_filters, settings)
         for each in tasks
@@ -42,7 +49,7 @@ def choose_needed(
     wanted: dict[str, NDArray[np.intp]] = {}
     for each, choice in zip(tasks, choices, strict=True):
         wanted[each.cut] = np.union1d(wanted.get(each.cut, choice.support), choice.support)
-    needed = graph.needed(wanted, images, share * base_macs)
+    needed = graph.needed(wanted, images, budget.macs * base.macs, _size_below_heads(tasks, choices, budget, base))
     keep: dict[str, NDArray[np.intp]] = {}
     told: list[list[GroupChoice]] = [[] for _ in tasks]
     for group, need in zip(graph.groups, needed, strict=True):
@@ -56,7 +63,7 @@ def choose_needed(
         give_every_tap_one(kept, group, ranking)
         kept = rounded(kept, group, ranking, settings.round_to)
         keep |= {tap: np.flatnonzero(kept[group.component[tap]]) for tap in group.taps}
-        note = f"what the layers above need, at {share:.0%} of the base network's MACs"
+        note = f"what the layers above need, at {budget}"
         for each, choice, groups in zip(tasks, choices, told, strict=True):
             if not set(group.taps) & {tap.name for tap in each.graph.taps}:
                 continue
@@ -73,3 +80,15 @@ def choose_needed(
                 )
             )
     return keep, tuple(tuple(groups) for groups in told)
+
+
+def _size_below_heads(
+    tasks: Sequence[TaskAtCut], choices: Sequence[Choice], budget: Budget, base: NetworkCost
+) -> float | None:
+    """Return how many bytes the budget leaves to what lies below the heads; None where it does not say."""
+    if budget.size is None:
+        return None
+    heads: int = sum(
+        each.task.targets.shape[1] * (len(choice.support) + 1) for each, choice in zip(tasks, choices, strict=True)
+    )
+    return budget.size * base.size_bytes - WEIGHT_BYTES * heads

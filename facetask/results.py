@@ -139,6 +139,9 @@ class PruneResult(Record):
         description="Share of the base network's MACs within which need chose what is kept below the cut; null: the "
         "label chose.",
     )
+    size_budget: float | None = Field(
+        default=None, description="The same of its size in bytes; null: it did not matter, or the label chose."
+    )
     rounds: int = Field(default=0, description="How often the network was finetuned before it was pruned further.")
     params: int
     macs: int

@@ -141,6 +141,7 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
         "couple": "group",
         "below_cut": "label",
         "macs": None,
+        "size": None,
         "round_to": 1,
         "reconstruct": 256,
         "share": False,
@@ -298,6 +299,8 @@ def test_a_task_s_split_is_filled_up_from_the_run_s(load):
         ("prune: {cut: ''}", "prune.cut: expected a text of at least 1 characters or a mapping, found ''"),
         ("prune: {cut: {within: -1}}", "prune.cut.within: expected at least 0.0, found -1"),
         ("prune: {macs: 0.2}", "prune: macs is the budget of below_cut: need; set that, or leave macs out"),
+        ("prune: {size: 0.02}", "prune: size is the budget of below_cut: need; set that, or leave size out"),
+        ("prune: {below_cut: need, size: 1.5}", "prune.size: expected at most 1.0, found 1.5"),
         ("prune: {below_cut: need, macs: 0}", "prune.macs: expected more than 0.0, found 0"),
         ("prune: {below_cut: needs}",
          "prune.below_cut: expected 'label' or 'need', found 'needs'; did you mean 'need'?"),
@@ -552,7 +555,7 @@ def test_a_dict_is_judged_as_a_file_is(load, tmp_path):
         ({**DATA, "trials": 0}, "trials: expected at least 1, found 0"),
         ({**DATA, "trials": {1}}, "trials: expected what YAML can say, found a set"),
         ({**DATA, "prune": {1: 2}}, "prune: a key must be a text, found 1\n"
-         "prune.1: unknown key; known: below_cut, couple, cut, knee, macs, reconstruct, round_to, rounds, share, "
+         "prune.1: unknown key; known: below_cut, couple, cut, knee, macs, reconstruct, round_to, rounds, share, size, "
          "stable, threshold"),
         ({**DATA, "selector": {"name": "a\ud800"}}, "selector.name: the text holds bytes or escapes"
          " that are no Unicode character"),

@@ -36,7 +36,7 @@ from facetask.report.tables import (
     thresholds_table,
     trials_table,
 )
-from facetask.results import CurveResult, FilterResponse, Metric, Results, TaskResult
+from facetask.results import CurveResult, FilterResponse, Metric, PruneResult, Results, TaskResult
 
 _NARROW = 440
 Subject = TypeVar("Subject")
@@ -162,7 +162,7 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         slices=slices_view(task, figure_twice(slices_figure, task)),
         conv_note=reduction(prune.conv_size_reduction) if prune else "",
         macs_note=prune.macs_note if prune else "",
-        budget=percent(prune.budget, decimals=0) if prune and prune.budget is not None else "",
+        budget=_budget(prune) if prune else "",
         rounds=prune.rounds if prune else 0,
         layers=layers_table(task),
         groups=groups_table(prune) if prune and prune.groups else None,
@@ -221,6 +221,14 @@ def figure_twice(draw: Callable[[Subject, int], str], subject: Subject) -> Marku
         if wide
         else Markup("")
     )
+
+
+def _budget(prune: PruneResult) -> str:
+    """Return what need chose within; empty where the label chose."""
+    if prune.budget is None:
+        return ""
+    size = "" if prune.size_budget is None else f" and {percent(prune.size_budget)} of its size"
+    return f"{percent(prune.budget, decimals=0)} of the base network’s MACs{size}"
 
 
 def _stopped(task: TaskResult, results: Results) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from facetask.budget import Budget
     from facetask.config import PruneConfig
     from facetask.network import BaseNetwork
     from facetask.responses import Responses
@@ -201,10 +202,9 @@ def prune(
     heads = [(cut, each.task.targets.shape[1]) for each, cut in zip(tasks, cuts, strict=True)]
     to_reconstruct = images if settings.reconstruct else None
 
-    def choose_within(of: ChannelGraph, each: Sequence[TaskAtCut], share: float) -> tuple[KeepSets, Groups]:
+    def choose_within(of: ChannelGraph, each: Sequence[TaskAtCut], budget: Budget) -> tuple[KeepSets, Groups]:
         assert images is not None
-        step = settings.model_copy(update={"macs": share})
-        wanted, groups = choose_needed(of, each, step, images, cost_base.macs)
+        wanted, groups = choose_needed(of, each, settings, budget, images, cost_base)
         return of.resolve(wanted), groups
 
     if settings.rounds:

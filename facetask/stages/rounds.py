@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from facetask.budget import Budget
     from facetask.network import BaseNetwork
     from facetask.regression import LinearModel
     from facetask.surgery import ChannelGraph
 
 Forward = Callable[["nn.Module"], "NDArray[np.float32]"]
 """Returns a backbone's pooled responses for all images, ``(n_images, n_filters)``."""
-Choose = Callable[["ChannelGraph", Sequence[TaskAtCut], float], tuple[KeepSets, Groups]]
-"""Returns keep sets of a graph that ends at the cuts, given a share of the base network's MACs."""
+Choose = Callable[["ChannelGraph", Sequence[TaskAtCut], "Budget"], tuple[KeepSets, Groups]]
+"""Returns keep sets of a graph that ends at the cuts, within a budget."""
 Train = Callable[[TaskNetwork, "Sequence[LinearModel]", KeepSets, int], None]
 """Trains a network in place, given the heads from which training starts, what it keeps and the round, from 1."""
 
@@ -52,13 +53,13 @@ def carve_in_rounds(
     graph: ChannelGraph,
     tasks: Sequence[TaskAtCut],
     rounds: int,
-    budget: float,
+    budget: Budget,
     images: Tensor | None,
     forward: Forward,
     choose: Choose,
     train: Train,
 ) -> Carved:
-    """Return what is left of a network after several rounds, each of which leaves the same share of its MACs.
+    """Return what is left of a network after several rounds, each of which leaves the same share of its cost.
 
     In every round all weights are trained, the cuts' curves are drawn again on the trained network's responses, and the
     filters are chosen by them.
@@ -68,14 +69,14 @@ def carve_in_rounds(
         graph: Its graph that ends at all the tasks' cuts.
         tasks: The tasks, one or more.
         rounds: How many, at least one.
-        budget: Share of the base network's MACs that the last round leaves.
+        budget: What the last round leaves.
         images: Normalised images for the reconstruction of dropped inputs; None for none.
         forward: Runs a network.
         choose: Chooses filters.
         train: Trains a network.
     """
     shape = network.preprocessing.input_shape
-    whole = network_cost(graph.module(), shape).macs / network_cost(network.module, shape).macs
+    start, base = network_cost(graph.module(), shape), network_cost(network.module, shape)
     keep: KeepSets = graph.everything()
     groups: Groups = ()
     for done in range(1, rounds + 1):
@@ -89,7 +90,7 @@ def carve_in_rounds(
             TaskAtCut(each.task, graph.cut(each.cut), [_redrawn(network, graph, each, x[:, columns])])
             for columns, each in zip(trained.reads, tasks, strict=True)
         ]
-        kept, groups = choose(graph, at_cut, min(whole * (budget / whole) ** (done / rounds), 1.0))
+        kept, groups = choose(graph, at_cut, budget.on_the_way(start, base, done / rounds))
         graph = graph.pruned(kept, images)
         keep = {tap: keep[tap][left] for tap, left in kept.items()}
     return Carved(graph, keep, groups)

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from facetask.errors import SurgeryError, did_you_mean
 from facetask.surgery import masks, rebuild
+from facetask.surgery.expenses import Limit, bytes_of, macs_of
 from facetask.surgery.groups import CoupledGroup, coupled_groups, requested, requested_of
 from facetask.surgery.kept import Kept
 from facetask.surgery.labelling import Labelling, tensors_in
@@ -151,14 +152,17 @@ class ChannelGraph:
         taps = [replace(tap, n_filters=widths[tap.name]) for tap in self.taps]
         return ChannelGraph(network, self.input_shape, taps, is_cut=self._is_cut)
 
-    def needed(self, keep: KeepSets, images: Tensor, budget: float) -> tuple[NeededComponents, ...]:
+    def needed(
+        self, keep: KeepSets, images: Tensor, macs: float, size_bytes: float | None = None
+    ) -> tuple[NeededComponents, ...]:
         """Return what each coupled group must keep so that what is kept above it can still be computed.
 
         Args:
             keep: Filters that are kept in any case; those of the tap at the cut, as a rule.
             images: Normalised images, ``(n, channels, height, width)``.
-            budget: Multiply–accumulates of the pruned network for one image, which are not exceeded unless what is kept
+            macs: Multiply–accumulates of the pruned network for one image, which are not exceeded unless what is kept
                 in any case costs more.
+            size_bytes: The same for the bytes of its tensors; None for no limit.
 
         Raises:
             SurgeryError: If a tap is unknown, or an index is out of range.
@@ -168,7 +172,10 @@ class ChannelGraph:
             wanted[requested_of(name, filters, self._components)] = True
         groups = [components_of(group, self._components) for group in self.groups]
         readers = find_readers(self._network, self._labelling, images)
-        kept, rankings = choose_by_needs(readers, groups, wanted, budget)
+        limits = [Limit(macs_of(self._network, self._labelling), macs)]
+        if size_bytes is not None:
+            limits.append(Limit(bytes_of(self._network, self._labelling), max(size_bytes, 1.0)))
+        kept, rankings = choose_by_needs(readers, groups, wanted, limits)
         orders = [rankings[index].order if index in rankings else own[:0] for index, own in enumerate(groups)]
         return tuple(
             NeededComponents(kept[own], np.searchsorted(own, order).astype(np.intp))

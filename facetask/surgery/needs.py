@@ -3,9 +3,10 @@
 A layer that mixes channels reads kept channels x̃ of its input x and should still give its kept outputs y = W x. The
 best that least squares can do is W B x̃ (see ``reconstruct``), and what it misses of y is known from the second moments
 of x alone, for any choice of channels. So the channels of a coupled group are ranked by forward selection: the one that
-explains most of what its readers have still to be told, for each multiply–accumulate that it costs, comes first.
-Groups are done from the cut downwards, several times over, since what is kept of one decides what the others must tell
-and what they cost. One price of a multiply–accumulate for all groups then meets the budget.
+explains most of what its readers have still to be told, for what it costs, comes first. Groups are done from the cut
+downwards, several times over, since what is kept of one decides what the others must tell and what they cost. One price
+for all groups then meets the limit, of multiply–accumulates, say. With two limits, cost is a mixture of both, and it is
+the mixture at which both are met together.
 
 Source: the idea of choosing channels by what the next layer can be given is that of J.-H. Luo, J. Wu, W. Lin,
 "ThiNet" (arXiv 1707.06342); weighing all layers by one price, needs restricted to what is kept above, and groups that
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from facetask.surgery.expenses import Limit, channels, weighted_layer
 from facetask.surgery.groups import CoupledGroup
 from facetask.surgery.labelling import Labelling
 from facetask.surgery.values import Values, affordable
@@ -33,8 +35,8 @@ MOST_PIXELS = 20_000
 PASSES = 4
 SMALLEST_PIVOT = 1e-8  # of the largest mean square: less is rounding
 SMALLEST_GAIN = 1e-9  # of all that is needed
-_MIXING = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-_COUNTS = {False: ("in_channels", "out_channels"), True: ("in_features", "out_features")}  # of linear layers or not
+HALVINGS = 6  # of the mixture of two costs
+CLOSE = 0.01  # to both limits
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,12 @@ class Reader:
     Attributes:
         inputs: Component of each input channel, ``(n_in,)``.
         outputs: Component of each output channel, ``(n_out,)``.
-        macs: Multiply–accumulates of one pair of input and output channel; of an output alone where ``inputs`` is empty
-            (depthwise layers, which mix nothing).
         moments: Second moments of the input channels, ``(n_in, n_in)``.
         weights: Each output's weights in units of its standard deviation, ``(n_out, n_in, n_offsets)``.
     """
 
     inputs: Indices
     outputs: Indices
-    macs: float
     moments: Array
     weights: Array
 
@@ -63,8 +62,7 @@ class Ranking:
 
     Attributes:
         order: Components, those that nothing above reads left out.
-        worth: For each of them the share of its readers' needs that it meets for each multiply–accumulate that it
-            costs, never rising.
+        worth: For each of them the share of its readers' needs that it meets for what it costs, never rising.
     """
 
     order: Indices
@@ -88,28 +86,18 @@ def find_readers(network: fx.GraphModule, labelling: Labelling, images: Tensor) 
     values = Values(network, affordable(network, images))
     found = []
     for node in network.graph.nodes:
-        layer = network.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(layer, _MIXING) or str(node.target) not in labelling.layers:
+        layer = weighted_layer(network, labelling, node)
+        if layer is None or labelling.layers[str(node.target)].columns is None:
             values.step(node)
             continue
-        x = values.of[node.args[0]]
+        x = values.of[node.all_input_nodes[0]]
         values.step(node)
-        found.append(_reader(layer, labelling, str(node.target), x, values.of[node]))
+        found.append(_reader(layer, *channels(layer, labelling, node), x, values.of[node]))
     return tuple(found)
 
 
-def total_macs(readers: Sequence[Reader], kept: NDArray[np.bool_]) -> float:
-    """Return the multiply–accumulates of the kept components, for one image."""
-    return float(
-        sum(
-            reader.macs * kept[reader.outputs].sum() * (kept[reader.inputs].sum() if len(reader.inputs) else 1)
-            for reader in readers
-        )
-    )
-
-
 def choose_by_needs(
-    readers: Sequence[Reader], groups: Sequence[Indices], wanted: NDArray[np.bool_], budget: float
+    readers: Sequence[Reader], groups: Sequence[Indices], wanted: NDArray[np.bool_], limits: Sequence[Limit]
 ) -> tuple[NDArray[np.bool_], Mapping[int, Ranking]]:
     """Return which components are kept, and the ranking of every group that anything reads.
 
@@ -118,24 +106,29 @@ def choose_by_needs(
         groups: The components of each coupled group, input side first. Of a group that nothing reads only what is
             wanted is kept; where nothing is, all of it.
         wanted: Components that are kept in any case.
-        budget: Multiply–accumulates of the whole network for one image. Where the wanted components alone cost more,
-            every group keeps only them, or one.
+        limits: What the whole network may cost, one limit or two. Where the wanted components alone cost more, every
+            group keeps only them, or one.
     """
-    kept = np.ones(len(wanted), dtype=bool)
-    total, price = total_macs(readers, kept), 0.0
-    rankings: dict[int, Ranking] = {}
-    for _ in range(PASSES):
-        for index in reversed(range(len(groups))):
-            ranking = _ranking(readers, groups[index], wanted, kept, total)
-            if ranking is not None:
-                rankings[index] = ranking
-                _keep(kept, groups[index], ranking, wanted, price)
-            elif wanted[groups[index]].any():
-                kept[groups[index]] = wanted[groups[index]]
-        price = _price(readers, groups, rankings, wanted, kept, budget)
-        for index, ranking in rankings.items():
-            _keep(kept, groups[index], ranking, wanted, price)
-    return kept, rankings
+
+    def used(kept: NDArray[np.bool_]) -> list[float]:
+        return [limit.total(kept) / limit.most for limit in limits]
+
+    best = _choose(readers, groups, wanted, limits, 0.0)
+    if len(limits) == 1 or _is_met_first(used(best[0]), 0):
+        return best
+    other = _choose(readers, groups, wanted, limits, 1.0)
+    if _is_met_first(used(other[0]), 1):
+        return other
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        second = (low + high) / 2
+        found = _choose(readers, groups, wanted, limits, second)
+        if min(used(found[0])) > min(used(best[0])):
+            best = found
+        if min(used(best[0])) > 1 - CLOSE:
+            break
+        low, high = (second, high) if _is_met_first(used(found[0]), 1) else (low, second)
+    return best
 
 
 def components_of(group: CoupledGroup, of_tap: Mapping[str, Indices]) -> Indices:
@@ -151,34 +144,59 @@ def components_of(group: CoupledGroup, of_tap: Mapping[str, Indices]) -> Indices
     return found
 
 
-def _reader(layer: nn.Module, labelling: Labelling, target: str, x: Tensor, y: Tensor) -> Reader:
+def _is_met_first(used: Sequence[float], index: int) -> bool:
+    """Return whether of two limits one is the nearer, given the share of each that is used."""
+    return used[index] >= used[1 - index]
+
+
+def _choose(
+    readers: Sequence[Reader],
+    groups: Sequence[Indices],
+    wanted: NDArray[np.bool_],
+    limits: Sequence[Limit],
+    second: float,
+) -> tuple[NDArray[np.bool_], Mapping[int, Ranking]]:
+    """Return which components are kept, where cost is a mixture of what is limited.
+
+    Args:
+        readers: See :func:`choose_by_needs`, as for the following.
+        groups: The groups.
+        wanted: What is kept in any case.
+        limits: The limits.
+        second: The second limit's share of the mixture, in which each counts in units of the whole network's cost.
+    """
+    kept = np.ones(len(wanted), dtype=bool)
+    shares = [1 - second, second][: len(limits)]
+    rates = [share / limit.total(kept) for share, limit in zip(shares, limits, strict=True)]
+    price = 0.0
+    rankings: dict[int, Ranking] = {}
+    for _ in range(PASSES):
+        for index in reversed(range(len(groups))):
+            ranking = _ranking(readers, groups[index], wanted, kept, limits, rates)
+            if ranking is not None:
+                rankings[index] = ranking
+                _keep(kept, groups[index], ranking, wanted, price)
+            elif wanted[groups[index]].any():
+                kept[groups[index]] = wanted[groups[index]]
+        price = _price(groups, rankings, wanted, kept, limits)
+        for index, ranking in rankings.items():
+            _keep(kept, groups[index], ranking, wanted, price)
+    return kept, rankings
+
+
+def _reader(layer: nn.Module, inputs: Indices, outputs: Indices, x: Tensor, y: Tensor) -> Reader:
     """Return one use of a layer."""
-    labels, of = labelling.layers[target], labelling.components.of
     linear, transposed = isinstance(layer, nn.Linear), isinstance(layer, nn.ConvTranspose2d)
-    groups = getattr(layer, "groups", 1)
-    inputs, outputs = (of(_vector(labels.counts[name])) for name in _COUNTS[linear])
     weight = layer.get_parameter("weight").double()
     weight = weight.transpose(0, 1) if transposed else weight
     weight = weight.flatten(2) if weight.dim() > 2 else weight[:, :, None]
-    pixels = y.shape[1:-1] if linear else (x if transposed else y).shape[2:]
-    macs = float(np.prod(pixels)) * weight.shape[2]
-    if labels.columns is None:
-        nothing = np.zeros((0, 0))
-        return Reader(inputs[:0], outputs, macs * weight.shape[1], nothing, np.zeros((len(outputs), 0, 1)))
+    groups = getattr(layer, "groups", 1)
     if groups > 1:
         weight = _dense(weight, groups)
     few, many = (_samples(maps, linear) for maps in (x, y))
     spread = many.var(0, correction=0).sqrt()
     unit = torch.where(spread > 1e-6 * spread.max(), spread, torch.inf)  # a dead output needs nothing
-    return Reader(
-        inputs, outputs, macs / groups, (few.T @ few / len(few)).numpy(), (weight / unit[:, None, None]).numpy()
-    )
-
-
-def _vector(labels: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """Return the labels of a layer's channels, which are one vector."""
-    assert isinstance(labels, Tensor)
-    return labels
+    return Reader(inputs, outputs, (few.T @ few / len(few)).numpy(), (weight / unit[:, None, None]).numpy())
 
 
 def _dense(weight: Tensor, groups: int) -> Tensor:
@@ -204,14 +222,13 @@ def _keep(kept: NDArray[np.bool_], group: Indices, ranking: Ranking, wanted: NDA
 
 
 def _price(
-    readers: Sequence[Reader],
     groups: Sequence[Indices],
     rankings: Mapping[int, Ranking],
     wanted: NDArray[np.bool_],
     kept: NDArray[np.bool_],
-    budget: float,
+    limits: Sequence[Limit],
 ) -> float:
-    """Return the lowest price of a multiply–accumulate at which what is kept does not exceed the budget."""
+    """Return the lowest price at which what is kept exceeds no limit."""
     prices = np.unique(np.concatenate([[0.0], *(ranking.worth for ranking in rankings.values())]))
     low, high = 0, len(prices) - 1
     trial = kept.copy()
@@ -219,7 +236,7 @@ def _price(
         middle = (low + high) // 2
         for index, ranking in rankings.items():
             _keep(trial, groups[index], ranking, wanted, prices[middle])
-        if total_macs(readers, trial) > budget:
+        if any(limit.total(trial) > limit.most for limit in limits):
             low = middle + 1
         else:
             high = middle
@@ -227,7 +244,12 @@ def _price(
 
 
 def _ranking(
-    readers: Sequence[Reader], group: Indices, wanted: NDArray[np.bool_], kept: NDArray[np.bool_], total: float
+    readers: Sequence[Reader],
+    group: Indices,
+    wanted: NDArray[np.bool_],
+    kept: NDArray[np.bool_],
+    limits: Sequence[Limit],
+    rates: Sequence[float],
 ) -> Ranking | None:
     """Rank one group's components by forward selection; None where nothing reads them.
 
@@ -236,14 +258,18 @@ def _ranking(
         group: The group's components.
         wanted: What comes first.
         kept: What is kept of everything else.
-        total: Multiply–accumulates of the whole network.
+        limits: What is paid.
+        rates: What each of these counts.
     """
     place = np.full(len(kept), -1, dtype=np.intp)
     place[group] = np.arange(len(group))
     needs = [need for reader in readers if (need := _need(reader, place, kept)) is not None]
     if not needs:
         return None
-    cost = np.maximum(_costs(readers, place, kept, len(group)) / total, 1e-12)
+    cost = np.zeros(len(group))
+    for limit, rate in zip(limits, rates, strict=True):
+        cost += rate * limit.costs(len(group), place, kept)
+    cost = np.maximum(cost, 1e-12)
     left = np.ones(len(group), dtype=bool)
     first = np.flatnonzero(wanted[group])
     whole = sum(need.size for need in needs)
@@ -266,17 +292,6 @@ def _ranking(
         for need in needs:
             need.take(best)
     return Ranking(group[np.array(order, dtype=np.intp)], np.minimum.accumulate(worth) if worth else np.zeros(0))
-
-
-def _costs(readers: Sequence[Reader], place: Indices, kept: NDArray[np.bool_], n: int) -> Array:
-    """Return the multiply–accumulates of each of a group's components with all else that is kept, ``(n,)``."""
-    cost = np.zeros(n)
-    for reader in readers:
-        n_in = kept[reader.inputs].sum() if len(reader.inputs) else 1
-        for own, others in ((reader.outputs, n_in), (reader.inputs, kept[reader.outputs].sum())):
-            mine = place[own]
-            np.add.at(cost, mine[mine >= 0], reader.macs * others)
-    return cost
 
 
 def _need(reader: Reader, place: Indices, kept: NDArray[np.bool_]) -> _Need | None:

@@ -34,7 +34,7 @@ def test_it_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, "weights.safetensors")
     plugins = PluginManager(None)
     experiment = path.stem.split("_")[0]
-    if experiment in ("pretrain", "shared"):  # plain runs
+    if experiment in ("pretrain", "shared", "yaw"):  # plain runs
         load_config(path, plugins=plugins)
         return
     settings = load_experiment(path, EXPERIMENTS[experiment])

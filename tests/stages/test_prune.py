@@ -113,14 +113,14 @@ class Stage:
         self,
         kind: str = "continuous",
         scope: str = "group",
-        size: int = 3,
+        n_kept: int = 3,
         images: torch.Tensor | None = None,
         **settings: Any,
     ) -> Pruned:
-        """Prune with a selector that takes the components in turn, and a knee at ``size``."""
+        """Prune with a selector that takes the components in turn, and a knee at ``n_kept``."""
 
         def select(problem: SelectionProblem, params: Params) -> SelectionPath:
-            return SelectionPath(supports=(np.arange(min(size, problem.n_components)),))
+            return SelectionPath(supports=(np.arange(min(n_kept, problem.n_components)),))
 
         task = self.task
         if kind != "continuous":
@@ -185,14 +185,16 @@ def test_costs_fall_from_the_base_to_the_cut_to_the_pruned_network(stage: Stage)
 
 @pytest.mark.parametrize(("kind", "n_outputs"), [("binary", 1), ("nominal", 3)])
 def test_other_kinds(stage: Stage, kind: str, n_outputs: int) -> None:
-    done = stage.run(kind, size=6)
+    done = stage.run(kind, n_kept=6)
     assert len(done.head.intercept) == n_outputs
     assert ("threshold" in done.decision) == (kind == "binary")
     assert done.metrics_pruned["accuracy"] > 0.75
     assert rebuild_pruned(stage.base.graph, [done], None).heads[0].out_features == n_outputs
 
 
-@pytest.mark.parametrize("settings", [{"couple": "union"}, {"couple": "intersection"}, {"scope": "all"}, {"size": 100}])
+@pytest.mark.parametrize(
+    "settings", [{"couple": "union"}, {"couple": "intersection"}, {"scope": "all"}, {"n_kept": 100}]
+)
 def test_every_way_of_choosing_gives_a_network_that_equals_the_masked_one(stage: Stage, settings: Any) -> None:
     done = stage.run(**settings)
     assert set(done.keep) == set(TAPS)
@@ -205,7 +207,7 @@ def test_every_way_of_choosing_gives_a_network_that_equals_the_masked_one(stage:
 def test_the_base_network_is_untouched_even_by_training_what_was_carved_out(stage: Stage) -> None:
     before = {key: value.clone() for key, value in stage.base.module.state_dict().items()}
     for size in (3, 100):  # 100: nothing is pruned, and still nothing is shared
-        network = rebuild_pruned(stage.base.graph, [stage.run(size=size)], None)
+        network = rebuild_pruned(stage.base.graph, [stage.run(n_kept=size)], None)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(1.0)
@@ -229,7 +231,7 @@ def test_json_rebuilds_the_same_network(stage: Stage) -> None:
 def test_reconstruction_brings_the_responses_back(stage: Stage) -> None:
     ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
     before = images.clone()
-    plain, done = stage.run(cut="3", size=5), stage.run(cut="3", size=5, images=images)
+    plain, done = stage.run(cut="3", n_kept=5), stage.run(cut="3", n_kept=5, images=images)
     assert {tap: kept.tolist() for tap, kept in done.keep.items()} == {
         "0": [*range(5)],
         "2.conv": [*range(5)],
@@ -250,10 +252,10 @@ def test_reconstruction_brings_the_responses_back(stage: Stage) -> None:
 
 def test_below_the_cut_need_decides_within_the_budget(stage: Stage) -> None:
     ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
-    whole = stage.run(size=4, images=images, below_cut="need", macs=1.0)
+    whole = stage.run(n_kept=4, images=images, below_cut="need", macs=1.0)
     assert whole.keep["3"].tolist() == [0, 1, 2, 3]  # at the cut the label decides
     for macs in (0.6, 0.3):
-        done = stage.run(size=4, images=images, below_cut="need", macs=macs)
+        done = stage.run(n_kept=4, images=images, below_cut="need", macs=macs)
         assert done.keep["3"].tolist() == [0, 1, 2, 3]
         np.testing.assert_array_equal(done.keep["0"], done.keep["2.conv"])
         assert done.cost.macs - done.cost.params <= macs * done.cost_base.macs  # the head is not in the budget
@@ -262,20 +264,32 @@ def test_below_the_cut_need_decides_within_the_budget(stage: Stage) -> None:
         assert cut.curve is not None
         assert (below.curve, below.knee, below.kept) == (None, None, len(done.keep["0"]))
         assert below.notes == (f"what the layers above need, at {macs:.0%} of the base network's MACs",)
-    by_default = stage.run(size=4, images=images, below_cut="need")
+    by_default = stage.run(n_kept=4, images=images, below_cut="need")
     assert (
         by_default.keep["0"].tolist()
-        == stage.run(size=4, images=images, below_cut="need", macs=0.25).keep["0"].tolist()
+        == stage.run(n_kept=4, images=images, below_cut="need", macs=0.25).keep["0"].tolist()
     )
     assert len(by_default.keep["0"]) < len(whole.keep["0"])
+
+
+def test_a_size_is_a_second_budget_heads_included(stage: Stage) -> None:
+    ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
+    unlimited = stage.run(n_kept=4, images=images, below_cut="need", macs=0.6)
+    share = 0.8 * unlimited.cost.size_bytes / unlimited.cost_base.size_bytes
+    done = stage.run(n_kept=4, images=images, below_cut="need", macs=0.6, size=share)
+    assert 0.6 * share < done.cost.size_bytes / done.cost_base.size_bytes <= share
+    assert done.cost.macs < unlimited.cost.macs
+    assert done.groups[0].notes == (
+        f"what the layers above need, at 60% of the base network's MACs and {100 * share:.3g}% of its size",
+    )
 
 
 def test_need_keeps_the_responses_better_than_the_label_at_the_same_size(stage: Stage) -> None:
     """The label's choice here is the first filters, whatever they do."""
     ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
-    by_label = stage.run(size=4, images=images)
+    by_label = stage.run(n_kept=4, images=images)
     macs = (by_label.cost.macs + 1) / by_label.cost_base.macs
-    by_need = stage.run(size=4, images=images, below_cut="need", macs=macs)
+    by_need = stage.run(n_kept=4, images=images, below_cut="need", macs=macs)
     unpruned = stage.responses.tap("3")[:, :4]
     missed = [
         np.square(stage.forward(rebuild_pruned(stage.base.graph, [done], images).backbone) - unpruned).mean()
@@ -287,5 +301,5 @@ def test_need_keeps_the_responses_better_than_the_label_at_the_same_size(stage: 
 
 def test_rounding_holds_where_need_decides(stage: Stage) -> None:
     ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
-    done = stage.run(size=5, images=images, below_cut="need", macs=0.5, round_to=2, reconstruct=0)
+    done = stage.run(n_kept=5, images=images, below_cut="need", macs=0.5, round_to=2, reconstruct=0)
     assert all(len(kept) % 2 == 0 for kept in done.keep.values())

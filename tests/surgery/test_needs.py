@@ -22,10 +22,13 @@ def cut_graph(network: nn.Module) -> ChannelGraph:
     return graph.cut(graph.taps[-1].name)
 
 
-def keep_sets(graph: ChannelGraph, at_cut: list[int], share: float) -> dict[str, np.ndarray]:
-    """What is kept of every tap at a share of the cut graph's own multiply–accumulates."""
-    budget = share * network_cost(graph.module(), SHAPE).macs
-    found = graph.needed({graph.taps[-1].name: at_cut}, images(SHAPE, batch=8), budget)
+def keep_sets(graph: ChannelGraph, at_cut: list[int], share: float, size: float | None = None) -> dict[str, np.ndarray]:
+    """What is kept of every tap at a share of the cut graph's own multiply–accumulates, and one of its size."""
+    whole = network_cost(graph.module(), SHAPE)
+    size_bytes = None if size is None else size * whole.size_bytes
+    found = graph.needed(
+        {graph.taps[-1].name: at_cut}, images(SHAPE, batch=8), share * whole.macs, size_bytes=size_bytes
+    )
     return {
         tap: np.flatnonzero(need.kept[group.component[tap]])
         for group, need in zip(graph.groups, found, strict=True)
@@ -104,6 +107,50 @@ def test_the_budget_is_kept_to(block: str, share: float) -> None:
     with torch.no_grad():
         expected = graph.masked(keep)(batch)[:, keep[graph.taps[-1].name]]
         assert torch.allclose(pruned.double()(batch), expected, atol=1e-8)
+
+
+class Narrowing(nn.Module):
+    """Large maps with few filters below small ones with many: operations are down there, parameters up here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.middle, self.high, self.top = conv(3, 16), conv(16, 16), conv(16, 48), conv(48, 48)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.max_pool2d(torch.relu(self.middle(torch.relu(self.low(x)))), 4)
+        return torch.relu(self.top(torch.relu(self.high(x))))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25])
+@pytest.mark.parametrize("smaller", [0.8, 0.5])
+def test_two_limits_are_met_together(share: float, smaller: float) -> None:
+    graph = cut_graph(randomise(Narrowing(), 0))
+    whole = network_cost(graph.module(), SHAPE)
+
+    def used(share: float, size: float | None) -> tuple[float, float]:
+        cost = network_cost(graph.pruned(keep_sets(graph, [0, 1, 2, 3], share, size)).module(), SHAPE)
+        return cost.macs / whole.macs, cost.size_bytes / whole.size_bytes
+
+    _, alone = used(share, None)
+    limit = smaller * alone
+    macs, size = used(share, limit)
+    assert 0.9 * limit < size <= limit
+    most, _ = used(1.0, limit)  # where size alone is limited
+    assert 0.9 * min(share, most) < macs <= share
+
+
+def test_a_limit_that_is_never_reached_changes_nothing() -> None:
+    graph = cut_graph(randomise(Narrowing(), 0))
+    at_cut = [0, 1, 2, 3]
+    assert_same(keep_sets(graph, at_cut, 0.3), keep_sets(graph, at_cut, 0.3, 1.0))
+    small = keep_sets(graph, at_cut, 0.9, 0.05)
+    assert_same(small, keep_sets(graph, at_cut, 1.0, 0.05))
+    cost = network_cost(graph.pruned(small).module(), SHAPE)
+    assert cost.size_bytes <= 0.05 * network_cost(graph.module(), SHAPE).size_bytes
+
+
+def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert {tap: kept.tolist() for tap, kept in one.items()} == {tap: kept.tolist() for tap, kept in other.items()}
 
 
 @pytest.mark.parametrize("share", [0.4, 0.6])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facetask.budget import Budget
 from facetask.cost import network_cost
 from facetask.errors import ConfigError
 from facetask.experiments.pruning_table.rivals import TaskGradients, prune_by_rival
@@ -130,6 +131,11 @@ class Carver:
         """The budget that is given, as a share of the base network's MACs."""
         return self._table.macs if self._table.macs is not None else self.settings.macs
 
+    @property
+    def budget_of_need(self) -> Budget:
+        """The same where need chooses, with the run's limit of size, as shares of the base network's cost."""
+        return Budget(self.budget / self.base_cost.macs, self.settings.size)
+
     @cached_property
     def _label_macs(self) -> int:
         """What the label leaves at the run's own rule."""
@@ -170,7 +176,7 @@ class Carver:
 
     def _label_keep(self, settings: PruneConfig) -> KeepSets:
         """Return what the label keeps by a rule."""
-        settings = settings.model_copy(update={"below_cut": "label", "macs": None})
+        settings = settings.model_copy(update={"below_cut": "label", "macs": None, "size": None})
         wanted, _ = choose_keep_sets(self.graph, self.base.follows, self.work.responses, [self.at_cut], settings)
         return self.graph.resolve(wanted)
 
@@ -185,7 +191,7 @@ class Carver:
 
     def _by_need(self) -> Carved:
         """Return the network that keeps what the layers above need."""
-        keep, _ = self.needed(self.graph, [self.at_cut], self.budget / self.base_cost.macs)
+        keep, _ = self.needed(self.graph, [self.at_cut], self.budget_of_need)
         return self.keeping(self.graph, keep, self.images(self.reconstruct))
 
     @cached_property
@@ -199,25 +205,24 @@ class Carver:
             found.append(TrialCurves(work.split, outcomes.curve, self._chooser(work.seed), outcomes.group_curves))
         return TaskAtCut(self.work.task, self.graph, found)
 
-    def needed(self, graph: ChannelGraph, tasks: Sequence[TaskAtCut], share: float) -> tuple[KeepSets, Groups]:
-        """Return what need keeps of a graph that ends at the cut, in its numbering, within a share of the base's MACs.
+    def needed(self, graph: ChannelGraph, tasks: Sequence[TaskAtCut], budget: Budget) -> tuple[KeepSets, Groups]:
+        """Return what need keeps of a graph that ends at the cut, in its numbering, within a budget.
 
-        What need keeps may cost less than it is given, or a little more; then it is given more, or less.
+        What need keeps may have fewer MACs than it is given, or a few more; then it is given more, or less.
         """
-        budget = share * self.base_cost.macs
+        aim = budget.macs * self.base_cost.macs
         given, before = budget, 0
         best: tuple[float, KeepSets, Groups] | None = None
-        images, update = self.images(IMAGES_FOR_NEEDS), {"below_cut": "need"}
+        images = self.images(IMAGES_FOR_NEEDS)
         for _ in range(TRIES):
-            settings = self.settings.model_copy(update={**update, "macs": given / self.base_cost.macs})
-            wanted, groups = choose_needed(graph, tasks, settings, images, self.base_cost.macs)
+            wanted, groups = choose_needed(graph, tasks, self.settings, given, images, self.base_cost)
             keep = graph.resolve(wanted)
             macs = self._macs(keep, graph)
-            if best is None or abs(macs - budget) < best[0]:
-                best = abs(macs - budget), keep, groups
-            if best[0] <= CLOSE_ENOUGH * budget or macs == before:
+            if best is None or abs(macs - aim) < best[0]:
+                best = abs(macs - aim), keep, groups
+            if best[0] <= CLOSE_ENOUGH * aim or macs == before:
                 break
-            given, before = given * budget / macs, macs
+            given, before = replace(given, macs=given.macs * aim / macs), macs
         assert best is not None
         return best[1], best[2]
 

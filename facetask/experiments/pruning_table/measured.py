@@ -211,7 +211,7 @@ class Measurer:
             carver.graph,
             [carver.at_cut],
             rounds,
-            carver.budget / carver.base_cost.macs,
+            carver.budget_of_need,
             carver.images(carver.reconstruct),
             carver.forward,
             carver.needed,
