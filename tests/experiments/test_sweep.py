@@ -197,6 +197,22 @@ def test_the_products_are_there(swept: Swept) -> None:
     assert figures == {f"{t}_{c}.{e}" for t in ("brightness", "tint") for c in ("macs", "size") for e in ("svg", "png")}
 
 
+def test_budgets_of_a_network_that_tasks_share(toy: Toy, tmp_path: Path) -> None:
+    run = {"prune": {"share": True, "below_cut": "need", "knee": {"filters": 6}, "cut": "3"}, "finetune": False}
+    config = write_config(tmp_path, toy, run, macs=[0.9, 0.5], size=[0.5, 0.2])
+    results, _ = do_sweep(config, tmp_path / "out", toy)
+    brightness, tint = results.tasks
+    assert [network.combination for network in brightness.networks] == [n.combination for n in tint.networks]
+    for network, other in zip(brightness.networks, tint.networks, strict=True):
+        assert (network.cost, network.model) == (other.cost, other.model)
+        assert network.cost.size_bytes <= float(network.settings["size"]) * brightness.base.size_bytes
+        heads = network.cost.macs - network.cost.conv_macs
+        assert network.cost.conv_macs <= float(network.settings["macs"]) * brightness.base.macs + heads
+    assert len({network.cost.size_bytes for network in brightness.networks}) > 1
+    html = (tmp_path / "out/report.html").read_text()
+    assert "The number at a point is its budget, as a share of the base network’s MACs." in html
+
+
 def test_a_finished_sweep_is_not_run_again_and_can_grow(swept: Swept, toy: Toy) -> None:
     written = {path: path.stat().st_mtime_ns for path in swept.out.glob("runs/*/results.json")}
     again, recorder = do_sweep(swept.config, swept.out, toy)

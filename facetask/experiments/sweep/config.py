@@ -25,6 +25,7 @@ _LISTS = {
     "cuts": ("cut-", "prune.cut"),
     "couple": ("couple-", "prune.couple"),
     "macs": ("macs-", "prune.macs"),
+    "size": ("size-", "prune.size"),
     "reconstruct": ("reconstruct-", "prune.reconstruct"),
 }
 """For each list of the configuration, what stands before a value in a combination's name, and what the value sets."""
@@ -55,6 +56,7 @@ class SweepConfig(ExperimentConfig):
         selectors: Selectors, each a name or ``{name: …, params: {…}}``.
         couple: Values of ``prune.couple``.
         macs: Values of ``prune.macs``.
+        size: Values of ``prune.size``.
         reconstruct: Values of ``prune.reconstruct``.
     """
 
@@ -64,6 +66,7 @@ class SweepConfig(ExperimentConfig):
     selectors: Annotated[tuple[str | SelectorChoice, ...], AfterValidator(_different)] = ()
     couple: Annotated[tuple[Literal["group", "union", "intersection", "free"], ...], AfterValidator(_different)] = ()
     macs: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], AfterValidator(_different)] = ()
+    size: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], AfterValidator(_different)] = ()
     reconstruct: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_different)] = ()
 
     @model_validator(mode="after")

@@ -15,7 +15,11 @@ from facetask.report.tables import Table
 from facetask.results import Metric
 
 _MOST_METRICS = 3
-_WRITTEN = {"thresholds": "threshold", "macs": "budget, as a share of the base network’s MACs"}
+_WRITTEN = {
+    "thresholds": "threshold",
+    "macs": "budget, as a share of the base network’s MACs",
+    "size": "limit of size, as a share of the base network’s",
+}
 """What is written at the points, and what it is called: the first of these settings that is varied."""
 _COLUMN = {"selectors": "selector", "thresholds": "threshold", "cuts": "cut", "couple": "couple"}
 
