@@ -66,6 +66,10 @@ class TaskRecord:
 
     def warnings(self, stage: str, config: RunConfig) -> list[str]:
         """Return what a user should not miss in what a stage gave."""
+        if stage == "prune" and config.prune.budget is not None:
+            pruned = [t.prune for t in self.trials if t.prune]
+            over = [text for each in pruned if (text := config.prune.budget.excess(each.cost, each.cost_base))]
+            return [f"prune {self.name}: in {len(over)} of {len(pruned)} trials {over[0]}"] if over else []
         if stage != "finetune" or config.finetune is False:
             return []
         reached = [len(t.finetune.epochs) - 1 for t in self.trials if t.finetune]

@@ -9,9 +9,11 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
+from facetask.budget import Budget
 from facetask.report import confusion, figures, panels, response, stability
 from facetask.report.format import (
     DASH,
+    NBSP,
     count,
     duration,
     human_bytes,
@@ -105,6 +107,7 @@ class TaskView:
     conv_note: str
     macs_note: str
     budget: str
+    excess: str
     rounds: int
     layers: Table
     groups: Table | None
@@ -163,6 +166,7 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         conv_note=reduction(prune.conv_size_reduction) if prune else "",
         macs_note=prune.macs_note if prune else "",
         budget=_budget(prune) if prune else "",
+        excess=_excess(prune) if prune else "",
         rounds=prune.rounds if prune else 0,
         layers=layers_table(task),
         groups=groups_table(prune) if prune and prune.groups else None,
@@ -229,6 +233,14 @@ def _budget(prune: PruneResult) -> str:
         return ""
     size = "" if prune.size_budget is None else f" and {percent(prune.size_budget)} of its size"
     return f"{percent(prune.budget, decimals=0)} of the base network’s MACs{size}"
+
+
+def _excess(prune: PruneResult) -> str:
+    """Return in what the network exceeds its budget, if it has one."""
+    if prune.budget is None:
+        return ""
+    told = Budget(prune.budget, prune.size_budget).excess(prune.pruned, prune.base)
+    return told.replace("'", "’").replace("%", f"{NBSP}%")
 
 
 def _stopped(task: TaskResult, results: Results) -> str:

@@ -89,6 +89,15 @@ def test_the_budget_is_kept_to_and_the_results_say_how(in_rounds: Run) -> None:
     assert "MACs. That was reached in 2 rounds" in (result.path / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_budget_that_what_must_stay_exceeds_is_told(toy: Toy, tmp_path: Path) -> None:
+    changes = {"finetune": False, "prune": {"macs": 0.9, "size": 0.001, "knee": {"filters": 4}}}
+    _, recorder = toy.run(tmp_path / "run", settings(toy, rounds=0, **changes))
+    (warning,) = (text for text in recorder.warnings if text.startswith("prune"))
+    assert warning.startswith("prune brightness: in 1 of 1 trials the network takes ")
+    assert "more than prune.size allows" in warning
+    assert "Over its budget:" in (tmp_path / "run/report.html").read_text()
+
+
 def test_training_came_before_pruning(in_rounds: Run, toy: Toy, tmp_path: Path) -> None:
     toy.run(tmp_path / "run", settings(toy, rounds=0), until="prune")
     at_once, rounds = (stage(path, "prune") for path in (tmp_path / "run", in_rounds[0].path))

@@ -128,6 +128,21 @@ def test_every_tap_group_and_trial_has_its_row(make_results: Make) -> None:
     assert trials[1][1:6] == ["1001", "2,951", "1,476", "1,475", "128_1.conv1"]
 
 
+def test_budgets_are_named_and_what_exceeds_them(make_results: Make) -> None:
+    def within(raw: dict[str, Any]) -> None:
+        raw["tasks"][0]["prune"] |= {"budget": 0.21, "size_budget": 0.05}
+
+    def beyond(raw: dict[str, Any]) -> None:
+        raw["tasks"][0]["prune"] |= {"budget": 0.02, "size_budget": 0.014}
+
+    text = Page(render_report(make_results("yaw", change=within))).text
+    assert "within 21 % of the base network’s MACs and 5.0 % of its size" in text.replace("\xa0", " ")
+    assert "Over its budget" not in text
+    text = Page(render_report(make_results("yaw", change=beyond))).text.replace("\xa0", " ")
+    assert "Over its budget: the network takes 15.3 % of the base network’s MACs and 4.13 % of the base" in text
+    assert "more than prune.macs and prune.size allow" in text
+
+
 def test_run_and_labels_are_described(make_results: Make) -> None:
     def details(raw: dict[str, Any]) -> None:
         raw["base_network"]["frozen"] = ["attention"]
