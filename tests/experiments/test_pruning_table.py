@@ -207,6 +207,18 @@ def test_the_label_s_threshold_comes_as_near_to_the_budget_as_any(
         assert reached <= abs(found.prune.macs - row.trials[0].budget) + 0.01 * row.trials[0].budget
 
 
+def test_a_limit_of_size_holds_where_need_chooses(toy: Toy, at_half: PruningTableResults, tmp_path: Path) -> None:
+    (free,) = (row for row in at_half.tasks[0].variants if row.name == "need-refitted")
+    limit = 0.8 * free.size_share
+    run = run_of(toy, prune={**NEED, "size": limit}, finetune=False, trials=1)
+    found = make(toy, tmp_path, run, variants=["label-refitted", "need-refitted"])
+    label, need = found.tasks[0].variants
+    assert need.size_share <= limit < free.size_share
+    assert label.macs == at_half.tasks[0].variants[0].macs  # the label knows no limit of size
+    assert found.size == limit
+    assert "where need chooses, to " in (tmp_path / "out/ablate.html").read_text(encoding="utf-8")
+
+
 def test_a_budget_needs_a_rule_with_a_threshold(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the run's prune\.knee is 'elbow', which has no threshold"):
         make(toy, tmp_path, run_of(toy, prune={"cut": "3", "knee": "elbow"}), macs=0.5, variants=["label-refitted"])

@@ -80,6 +80,8 @@ def write_pruning_page(results: PruningTableResults, folder: Path) -> list[Path]
         if results.macs is not None
         else "the MACs that the label leaves by the run's own rule"
     )
+    if results.size is not None:
+        budget += f", and, where need chooses, to {percent(results.size)} of its size"
     trained = f"Every training takes {_counted(results.epochs, 'epoch')}." if results.epochs else "Nothing is trained."
     lede = (
         f"{results.base_network}, every network cut at the same tap and pruned to {budget}. {trained} "

@@ -80,6 +80,9 @@ class PruningTableResults(Record):
     macs: float | None = Field(
         description="The budget as a share of the base network's MACs; null: what the label leaves."
     )
+    size: float | None = Field(
+        default=None, description="Limit of size where need chooses, as a share of the base network's; null: none."
+    )
     epochs: int = Field(description="Of every finetuning; 0: nothing is trained.")
     rounds: int
     torch_pruning: str | None = Field(description="The rival's version; null: it is not installed.")

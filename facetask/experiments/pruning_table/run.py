@@ -120,6 +120,7 @@ class _PruningTable:
             trials=self.config.trials,
             seed=self.config.seed,
             macs=self.table.macs if self.table.macs is not None else self.config.prune.macs,
+            size=self.config.prune.size,
             epochs=self.config.finetune.epochs if self.config.finetune is not False else 0,
             rounds=self.table.rounds,
             torch_pruning=installed_version(),
