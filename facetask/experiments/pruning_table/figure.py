@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from facetask.experiments.pruning_table.results import TableTask
 
 _ROW, _NAMES = 26, 190
-_KINDS = {"head sliced": "head sliced", "head refitted": "head refitted"}
+_COLOURS = {"head sliced": PALETTE["muted"], "head refitted": PALETTE["knee"], "trained": PALETTE["accent"]}
 
 
 def variants_figure(task: TableTask, width: int = WIDTH) -> str:
@@ -29,7 +29,7 @@ def variants_figure(task: TableTask, width: int = WIDTH) -> str:
         if metric.mean is None:
             continue
         mean, spread = factor * metric.mean, factor * (metric.std or 0.0)
-        kind = _KINDS.get(row.step, "trained")
+        kind = row.step if row.step in _COLOURS else "trained"
         rows.append({"name": row.label, "kind": kind, "at": mean, "low": mean - spread, "high": mean + spread})
         if row.source == "unpruned":
             levels.append({"at": mean, "kind": kind})
@@ -54,10 +54,10 @@ def variants_figure(task: TableTask, width: int = WIDTH) -> str:
         scale=alt.Scale(domain=names),
         axis=alt.Axis(labelLimit=_NAMES, labelColor=PALETTE["ink"], grid=True, ticks=False, domain=False),
     )
-    kinds = ["head sliced", "head refitted", "trained"]
+    kinds = [kind for kind in _COLOURS if any(row["kind"] == kind for row in rows)]
     colour = alt.Color(
         "kind:N",
-        scale=alt.Scale(domain=kinds, range=[PALETTE["muted"], PALETTE["knee"], PALETTE["accent"]]),
+        scale=alt.Scale(domain=kinds, range=[_COLOURS[kind] for kind in kinds]),
         legend=alt.Legend(title=None, orient="top", labelColor=PALETTE["ink"], labelFontSize=12, symbolOpacity=1),
     )
     dots, lines, outside = (alt.Chart(source(name)) for name in ("rows", "levels", "far"))
