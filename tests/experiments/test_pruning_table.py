@@ -12,6 +12,7 @@ from toy_runs import ROOT, Recorder, Toy
 from typer.testing import CliRunner
 
 from facetask import ConfigError, cli, load_model
+from facetask.budget import Budget
 from facetask.config import load_config
 from facetask.cost import network_cost
 from facetask.errors import RunDirError, SurgeryError
@@ -249,7 +250,7 @@ def test_rounds_prune_the_network_as_it_was_trained(toy: Toy, tmp_path: Path) ->
                 parameter.mul_(1.5)
 
     left = carve_in_rounds(
-        carver.base, carver.graph, [carver.at_cut], 2, 0.4, None, carver.forward, carver.needed, train
+        carver.base, carver.graph, [carver.at_cut], 2, Budget(0.4), None, carver.forward, carver.needed, train
     )
     first = carver.base.module.state_dict()["0.weight"]
     torch.testing.assert_close(left.graph.module().state_dict()["0.weight"], first[left.keep["0"]] * 1.5**2)
