@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facetask.keep_sets import Choice, GroupChoice, Groups, TaskAtCut, choose
+from facetask.keep_sets import GroupChoice, Groups, TaskAtCut, choose
 from facetask.knees import ranked
 from facetask.widths import give_every_tap_one, rounded
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from facetask.surgery import ChannelGraph
 
 IMAGES = 256
-WEIGHT_BYTES = 4  # of a head
 
 
 def choose_needed(
@@ -49,7 +49,11 @@ def choose_needed(
     wanted: dict[str, NDArray[np.intp]] = {}
     for each, choice in zip(tasks, choices, strict=True):
         wanted[each.cut] = np.union1d(wanted.get(each.cut, choice.support), choice.support)
-    needed = graph.needed(wanted, images, budget.macs * base.macs, _size_below_heads(tasks, choices, budget, base))
+    outputs = Counter[str]()
+    for each in tasks:
+        outputs[each.cut] += each.task.targets.shape[1]
+    size = None if budget.size is None else budget.size * base.size_bytes
+    needed = graph.needed(wanted, images, budget.macs * base.macs, size, outputs)
     keep: dict[str, NDArray[np.intp]] = {}
     told: list[list[GroupChoice]] = [[] for _ in tasks]
     for group, need in zip(graph.groups, needed, strict=True):
@@ -80,15 +84,3 @@ def choose_needed(
                 )
             )
     return keep, tuple(tuple(groups) for groups in told)
-
-
-def _size_below_heads(
-    tasks: Sequence[TaskAtCut], choices: Sequence[Choice], budget: Budget, base: NetworkCost
-) -> float | None:
-    """Return how many bytes the budget leaves to what lies below the heads; None where it does not say."""
-    if budget.size is None:
-        return None
-    heads: int = sum(
-        each.task.targets.shape[1] * (len(choice.support) + 1) for each, choice in zip(tasks, choices, strict=True)
-    )
-    return budget.size * base.size_bytes - WEIGHT_BYTES * heads

@@ -18,6 +18,7 @@ from facetask.surgery.labels import varying
 
 Indices = NDArray[np.intp]
 
+_FLOAT = 4  # bytes
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _COUNTS = {False: ("in_channels", "out_channels"), True: ("in_features", "out_features")}  # of linear layers or not
 
@@ -106,6 +107,16 @@ def bytes_of(network: nn.Module, labelling: Labelling) -> tuple[Part, ...]:
         dims = tuple(labelling.components.of(_vector(labels)) for labels in along.get(id(tensor), ()))
         found.append(Part(tensor.numel() * tensor.element_size() / math.prod(map(len, dims)), dims))
     return tuple(found)
+
+
+def head_bytes(filters: Indices, n_outputs: int) -> tuple[Part, Part]:
+    """Return what the weights and biases of a linear head, or of several, pay in bytes.
+
+    Args:
+        filters: Component of each filter that it reads, ``(n_filters,)``.
+        n_outputs: Its outputs.
+    """
+    return Part(_FLOAT * n_outputs, (filters,)), Part(_FLOAT * n_outputs, ())
 
 
 def weighted_layer(network: nn.Module, labelling: Labelling, node: fx.Node) -> nn.Module | None:

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from facetask.errors import SurgeryError, did_you_mean
 from facetask.surgery import masks, rebuild
-from facetask.surgery.expenses import Limit, bytes_of, macs_of
+from facetask.surgery.expenses import Limit, bytes_of, head_bytes, macs_of
 from facetask.surgery.groups import CoupledGroup, coupled_groups, requested, requested_of
 from facetask.surgery.kept import Kept
 from facetask.surgery.labelling import Labelling, tensors_in
@@ -153,7 +153,12 @@ class ChannelGraph:
         return ChannelGraph(network, self.input_shape, taps, is_cut=self._is_cut)
 
     def needed(
-        self, keep: KeepSets, images: Tensor, macs: float, size_bytes: float | None = None
+        self,
+        keep: KeepSets,
+        images: Tensor,
+        macs: float,
+        size_bytes: float | None = None,
+        outputs: Mapping[str, int] | None = None,
     ) -> tuple[NeededComponents, ...]:
         """Return what each coupled group must keep so that what is kept above it can still be computed.
 
@@ -162,7 +167,8 @@ class ChannelGraph:
             images: Normalised images, ``(n, channels, height, width)``.
             macs: Multiply–accumulates of the pruned network for one image, which are not exceeded unless what is kept
                 in any case costs more.
-            size_bytes: The same for the bytes of its tensors; None for no limit.
+            size_bytes: The same for the bytes of its tensors, heads included; None for no limit.
+            outputs: For each tap that heads read, their outputs.
 
         Raises:
             SurgeryError: If a tap is unknown, or an index is out of range.
@@ -174,7 +180,8 @@ class ChannelGraph:
         readers = find_readers(self._network, self._labelling, images)
         limits = [Limit(macs_of(self._network, self._labelling), macs)]
         if size_bytes is not None:
-            limits.append(Limit(bytes_of(self._network, self._labelling), max(size_bytes, 1.0)))
+            heads = [part for tap, n in (outputs or {}).items() for part in head_bytes(self._components[tap], n)]
+            limits.append(Limit((*bytes_of(self._network, self._labelling), *heads), max(size_bytes, 1.0)))
         kept, rankings = choose_by_needs(readers, groups, wanted, limits)
         orders = [rankings[index].order if index in rankings else own[:0] for index, own in enumerate(groups)]
         return tuple(

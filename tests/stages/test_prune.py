@@ -284,6 +284,16 @@ def test_a_size_is_a_second_budget_heads_included(stage: Stage) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["continuous", "nominal"])
+def test_a_network_that_can_be_small_enough_is_never_larger(stage: Stage, kind: str) -> None:
+    """Where the cut's filters are tied to others, its head reads more than the label chose."""
+    ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
+    for share in (0.5, 0.3, 0.2, 0.15):
+        done = stage.run(kind, n_kept=2, images=images, below_cut="need", macs=1.0, size=share, cut="2.conv")
+        assert done.cost.size_bytes <= share * done.cost_base.size_bytes
+    assert len(done.keep["2.conv"]) > 2  # the smallest of them still has room for more than the label's
+
+
 def test_need_keeps_the_responses_better_than_the_label_at_the_same_size(stage: Stage) -> None:
     """The label's choice here is the first filters, whatever they do."""
     ((_, images),) = stage.loader.batches(stage.split.train, [np.arange(len(stage.split.train))])
