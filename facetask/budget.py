@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 HARDLY_MORE = 0.01
-"""Heads, which are no part of the search, cost so much at most."""
+"""What heads compute is no part of the search, and is no more than this."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def test_every_step_leaves_the_same_share() -> None:
     ("macs", "size", "words"),
     [
         (209, 14, ()),
-        (211, 14, ()),  # heads are no part of the search
+        (211, 14, ()),  # what heads compute is no part of the search
         (300, 14, ("takes 30% of the base network's MACs, more than prune.macs allows",)),
         (200, 20, ("takes 2% of the base network's size, more than prune.size allows",)),
         (300, 20, ("30% of the base network's MACs and 2% of", "more than prune.macs and prune.size allow:")),
