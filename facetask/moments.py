@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from facetask.rows import Matrix
 
 DEAD_SPREAD = 1e-10
+DEAD_SHARE = 1e-3
+"""Of the spread of its tap's widest: a filter whose responses spread less than that fires on a few training images,
+faintly; what is learned of these multiplies its response to the next image on which it really fires by thousands."""
 DUPLICATE_GAP = 1e-10
 
 
@@ -27,7 +30,7 @@ class Screening:
     Attributes:
         components: Sorted components that are neither dead nor duplicates.
         columns: Live columns of those components, sorted by component.
-        dead: Components whose columns are all constant.
+        dead: Components whose columns are all dead.
         duplicates: Pairs (component left out, the first component that carries the same responses).
     """
 
@@ -61,6 +64,7 @@ class Moments:
         xx: Centred sums of products of responses, ``(n_columns, n_columns)``.
         xy: Centred sums of products of responses and targets, ``(n_columns, n_outputs)``.
         yy: Centred sums of products of targets, ``(n_outputs, n_outputs)``.
+        tap: Which tap each column belongs to, ``(n_columns,)``, counted from 0; None where all belong to one.
 
     Raises:
         CurveError: If there is no image, or the shapes do not fit each other.
@@ -72,6 +76,7 @@ class Moments:
     xx: NDArray[np.float64]
     xy: NDArray[np.float64]
     yy: NDArray[np.float64]
+    tap: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
         p, m = self.mean_x.size, self.mean_y.size
@@ -89,7 +94,7 @@ class Moments:
         Responses are read in blocks of rows, so a memory-mapped array needs memory for one block only.
 
         Args:
-            x: Responses.
+            x: Responses; the parts that :class:`Rows` lay side by side are taps.
             y: Targets.
             times: How often each row counts, ``(n,)``, as in a bootstrap resample; by default once.
 
@@ -139,7 +144,15 @@ class Moments:
             n += count
         if not np.isfinite(scatter).all():
             raise CurveError("moments: responses or targets are so large that their products overflow; rescale them")
-        return cls(n=n, mean_x=mean[:p], mean_y=mean[p:], xx=scatter[:p, :p], xy=scatter[:p, p:], yy=scatter[p:, p:])
+        return cls(
+            n=n,
+            mean_x=mean[:p],
+            mean_y=mean[p:],
+            xx=scatter[:p, :p],
+            xy=scatter[:p, p:],
+            yy=scatter[p:, p:],
+            tap=Rows.of(x).part,
+        )
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of both sets of images together; the order of merging does not matter (to 1e-12).
@@ -164,6 +177,7 @@ class Moments:
             xx=self.xx + other.xx + weight * np.outer(gap_x, gap_x),
             xy=self.xy + other.xy + weight * np.outer(gap_x, gap_y),
             yy=self.yy + other.yy + weight * np.outer(gap_y, gap_y),
+            tap=self.tap,
         )
 
     def columns(self, indices: NDArray[np.intp]) -> Moments:
@@ -175,6 +189,7 @@ class Moments:
             xx=self.xx[np.ix_(indices, indices)],
             xy=self.xy[indices],
             yy=self.yy,
+            tap=None if self.tap is None else self.tap[indices],
         )
 
     @property
@@ -199,8 +214,12 @@ class Moments:
 
     @property
     def dead_columns(self) -> NDArray[np.bool_]:
-        """Which response columns are constant up to rounding, ``(n_columns,)``."""
-        return _constant(self.mean_x, self.std_x)
+        """Which response columns are constant, up to rounding or beside their tap's widest, ``(n_columns,)``."""
+        spread = self.std_x
+        tap = np.zeros(self.n_columns, dtype=np.intp) if self.tap is None else self.tap
+        widest = np.zeros(tap.max(initial=0) + 1)
+        np.maximum.at(widest, tap, spread)
+        return np.asarray(_constant(self.mean_x, spread) | (spread <= DEAD_SHARE * widest[tap]))
 
     @property
     def constant_outputs(self) -> NDArray[np.bool_]:

@@ -203,8 +203,8 @@ class SelectionProblem:
         moments: Moments of the training responses X ``(n, n_columns)`` and targets Y ``(n, n_outputs)``.
             Where labels are missing, each output's are those of the images where it is known, as
             :func:`facetask.known.available_moments` says; with responses, images without all labels are left out.
+            Its ``tap`` says which tap a column belongs to.
         component: Component of each column, ``(n_columns,)``, in 0 … n_components − 1.
-        tap: Which tap each column belongs to, ``(n_columns,)``, counted from 0; None where all belong to one.
         responses: X itself, where the selector needs responses.
         targets: Y itself, where the selector needs responses.
         weights: Norm-ready weights, where the selector needs them: one flattened filter for each column.
@@ -217,7 +217,6 @@ class SelectionProblem:
 
     moments: Moments
     component: NDArray[np.intp]
-    tap: NDArray[np.intp] | None = None
     responses: NDArray[np.float64] | None = None
     targets: NDArray[np.float64] | None = None
     weights: tuple[NDArray[np.float64], ...] | None = None

@@ -42,6 +42,12 @@ class Rows:
         """Number of rows and columns."""
         return len(self), sum(columns.stop - columns.start for columns in self.columns)
 
+    @property
+    def part(self) -> NDArray[np.intp] | None:
+        """Which range each column lies in, ``(n_columns,)``, counted from 0; None where there is but one."""
+        widths = [columns.stop - columns.start for columns in self.columns]
+        return np.repeat(np.arange(len(widths)), widths) if len(widths) > 1 else None
+
     def __len__(self) -> int:
         return len(self.matrix) if self.index is None else len(self.index)
 

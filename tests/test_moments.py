@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from facetask import CurveError, Moments
 from facetask import rows as module
+from facetask.moments import DEAD_SHARE
+from facetask.rows import Rows
 
 
 def same(one: Moments, other: Moments, tolerance: float = 1e-12) -> None:
@@ -133,6 +135,28 @@ def test_screening_leaves_out_the_dead_and_the_copies(rng: np.random.Generator) 
         "1 dead, left out: 2",
         "2 duplicate, left out: 5 (same as 1), 6 (same as 1)",
     )
+
+
+def test_a_filter_that_hardly_stirs_is_dead(rng: np.random.Generator) -> None:
+    x, y = rng.standard_normal((200, 4)), rng.standard_normal((200, 1))
+    x[:, 1] *= 0.9 * DEAD_SHARE
+    x[:, 2] *= 2 * DEAD_SHARE
+    x[:, 3] = 0
+    x[7, 3] = 1e-6  # one image, faintly
+    moments = Moments.from_arrays(x, y)
+    assert moments.dead_columns.tolist() == [False, True, False, True]
+    assert not Moments.from_arrays(x * 1e-9, y).dead_columns[[0, 2]].any()  # of a tap whose responses are all small
+
+
+def test_filters_are_compared_with_those_of_their_own_tap(rng: np.random.Generator) -> None:
+    x, y = rng.standard_normal((200, 6)), rng.standard_normal((200, 1))
+    x[:, :3] *= 1e-6
+    x[:, 4] *= 1e-4
+    assert Moments.from_arrays(x, y).dead_columns.tolist() == [True, True, True, False, True, False]
+    moments = Moments.from_arrays(Rows(x, (slice(0, 3), slice(3, 6))), y)
+    assert moments.dead_columns.tolist() == [False, False, False, False, True, False]
+    some = moments.columns(np.array([5, 0, 4])).merge(moments.columns(np.array([5, 0, 4])))
+    assert some.dead_columns.tolist() == [False, False, True]
 
 
 def test_a_component_is_dead_or_a_copy_only_as_a_whole(rng: np.random.Generator) -> None:

@@ -134,3 +134,17 @@ def test_predict_takes_float32_rows_and_returns_float64() -> None:
     predicted = model.predict(np.array([[1, 2], [3, 4]], dtype=np.float32))
     assert predicted.dtype == np.float64
     assert predicted.ravel().tolist() == [4.5, 10.5]
+
+
+def test_a_filter_that_fired_once_and_faintly_cannot_ruin_a_prediction() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 6)) @ rng.standard_normal((6, 6))
+    y = x @ rng.standard_normal((6, 1)) + 0.1 * rng.standard_normal((400, 1))
+    x[:, 3] = 0
+    x[11, 3] = 1e-6  # in training; then at full strength
+    seen, checked, later = x[:200], x[200:300], x[300:].copy()
+    later[5, 3] = 1.0
+    train, validation = Moments.from_arrays(seen, y[:200]), Moments.from_arrays(checked, y[200:300])
+    for model in (fit_ridge(train, 0.0), tune_ridge(train, validation)[0]):
+        assert model.coef[3] == 0
+        assert np.abs(model.predict(later) - y[300:])[5] < 20

@@ -58,11 +58,15 @@ def times_of(y: np.ndarray) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 3, len(y))
 
 
+def sums(moments: Moments) -> list[Any]:
+    return [value for name, value in vars(moments).items() if name != "tap"]
+
+
 CONSUMERS: dict[str, Callable[[Any, np.ndarray], list[Any]]] = {
-    "moments": lambda x, y: list(vars(Moments.from_arrays(x, filled(y))).values()),
-    "moments of a resample": lambda x, y: list(vars(Moments.from_arrays(x, filled(y), times_of(y))).values()),
-    "available moments": lambda x, y: list(vars(available_moments(x, y)).values()),
-    "available moments of a resample": lambda x, y: list(vars(available_moments(x, y, times_of(y))).values()),
+    "moments": lambda x, y: sums(Moments.from_arrays(x, filled(y))),
+    "moments of a resample": lambda x, y: sums(Moments.from_arrays(x, filled(y), times_of(y))),
+    "available moments": lambda x, y: sums(available_moments(x, y)),
+    "available moments of a resample": lambda x, y: sums(available_moments(x, y, times_of(y))),
     "tuned regression": lambda x, y: list(vars(tune_known(known_together(x, y, x, y)).model).values()),
     "ridge": lambda x, y: list(vars(ridge_of_known(x, y, 10.0)).values()),
     "predictions": lambda x, y: [model_of(x, y).predict(x)],

@@ -172,7 +172,6 @@ class Chooser:
         return SelectionProblem(
             moments=train,
             component=component,
-            tap=np.repeat(np.arange(len(x.columns)), [columns.stop - columns.start for columns in x.columns]),
             responses=x.array() if "responses" in needs else None,
             targets=y if "responses" in needs else None,
             weights=tuple(row for tap in taps for row in self.weights[tap]) if "weights" in needs else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -46,8 +47,12 @@ def head2toe(problem: SelectionProblem, params: Head2ToeParams) -> SelectionPath
     assert problem.responses is not None
     assert problem.targets is not None
     screening = problem.moments.screen(problem.component)
-    length = _lengths(problem.responses, problem.tap)[:, screening.columns]
-    moments = Moments.from_arrays(problem.responses[:, screening.columns] / length, problem.targets)
+    tap = problem.moments.tap
+    length = _lengths(problem.responses, tap)[:, screening.columns]
+    moments = replace(
+        Moments.from_arrays(problem.responses[:, screening.columns] / length, problem.targets),
+        tap=None if tap is None else tap[screening.columns],
+    )
     # A tap's only filter is constant once its length is one; it has no coefficient and comes last.
     rows = np.flatnonzero(~moments.dead_columns)
     position = np.searchsorted(screening.components, problem.component[screening.columns[rows]])

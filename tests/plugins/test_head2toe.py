@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -29,9 +30,8 @@ def select(
     tap: np.ndarray | None = None,
 ) -> SelectionPath:
     problem = SelectionProblem(
-        moments=Moments.from_arrays(x, y),
+        moments=replace(Moments.from_arrays(x, y), tap=tap),
         component=np.arange(x.shape[1]) if component is None else component,
-        tap=tap,
         responses=x,
         targets=y,
     )

@@ -396,4 +396,6 @@ def test_a_problem_says_which_tap_a_column_belongs_to(world: tuple[Any, Any, Any
     spy = Spy()
     chooser(spy).curve(responses, ["low", "high"], np.arange(7), task, split)
     chooser(spy).curve(responses, ["high"], np.arange(4), task, split)
-    assert [problem.tap.tolist() for problem in spy.problems] == [[0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0]]
+    several, one = (problem.moments.tap for problem in spy.problems)
+    assert several.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert one is None
