@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import nn
 from toy_runs import ROOT, Recorder, Toy
 from typer.testing import CliRunner
 
@@ -22,6 +23,7 @@ from facetask.experiments.pruning_table import run as experiment
 from facetask.experiments.pruning_table.carved import Carver
 from facetask.experiments.pruning_table.config import PruningTableConfig
 from facetask.experiments.pruning_table.page import pruning_lines
+from facetask.experiments.pruning_table.recalibrate import recalibrate
 from facetask.experiments.pruning_table.results import PruningTableResults, read_pruning_table
 from facetask.experiments.pruning_table.variants import RIVALS, VARIANTS
 from facetask.outcomes import TaskRecord
@@ -395,6 +397,32 @@ def test_a_rival_that_fails_stops_nothing(toy: Toy, tmp_path: Path, monkeypatch:
     assert results.tasks[0].left_out == {"magnitude-refitted": "trial 0: it fails"}
 
 
+# --- batch norm
+
+
+def test_batch_norm_s_statistics_become_those_of_the_images() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.BatchNorm2d(5))
+    weights = {name: value.clone() for name, value in network.named_parameters()}
+    images = 2 + 3 * torch.randn(40, 3, 9, 9)
+    recalibrate(network, images)
+    assert not network.training
+    with torch.no_grad():
+        given = network(images)  # one batch: exactly normalised
+    torch.testing.assert_close(given.mean((0, 2, 3)), torch.zeros(5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(given.var((0, 2, 3)), torch.ones(5), atol=1e-2, rtol=0)
+    assert all(torch.equal(value, weights[name]) for name, value in network.named_parameters())
+    assert network[1].momentum == 0.1
+
+
+def test_a_recalibrated_row_is_the_same_network_with_other_statistics(whole: tuple[PruningTableResults, Path]) -> None:
+    rows = {row.name: row for row in whole[0].tasks[0].variants}
+    refitted, recalibrated = rows["sliced-refitted"], rows["sliced-recalibrated"]
+    assert recalibrated.label == "label, sliced: recalibrated"
+    assert [trial.cost for trial in recalibrated.trials] == [trial.cost for trial in refitted.trials]
+    assert recalibrated.test["rmse"].mean != pytest.approx(refitted.test["rmse"].mean, rel=1e-3)
+
+
 # --- other kinds of tasks, files and the command
 
 
@@ -483,5 +511,7 @@ def test_the_example_of_drawn_faces(tmp_path: Path) -> None:
     pytest.importorskip("face_recognition_models")
     config = load_experiment(ROOT / "examples/paper/pruning_smoke.yaml", PruningTableConfig)
     (task,) = experiment.run_pruning_table(config, tmp_path / "smoke").tasks
-    assert [row.name for row in task.variants] == HERE
+    recalibrated = [name for name in HERE if VARIANTS[name].step == "recalibrated"]
+    assert [row.name for row in task.variants] == [name for name in HERE if name not in recalibrated]
+    assert task.left_out == dict.fromkeys(recalibrated, "the network has no batch norm")
     assert all((row.macs_off or 0) < 0.02 for row in task.variants)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
+from facetask.experiments.pruning_table.variants import TRAINED
 from facetask.report.format import number
 from facetask.report.marks import WIDTH, label, metric_title, padded
 from facetask.report.metrics import style, unit_of
@@ -29,7 +30,7 @@ def variants_figure(task: TableTask, width: int = WIDTH) -> str:
         if metric.mean is None:
             continue
         mean, spread = factor * metric.mean, factor * (metric.std or 0.0)
-        kind = row.step if row.step in _COLOURS else "trained"
+        kind = "trained" if row.step in TRAINED else row.step if row.step in _COLOURS else "head refitted"
         rows.append({"name": row.label, "kind": kind, "at": mean, "low": mean - spread, "high": mean + spread})
         if row.source == "unpruned":
             levels.append({"at": mean, "kind": kind})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from facetask.config import FinetuneConfig
 from facetask.cost import network_cost
 from facetask.experiments.pruning_table.carved import Carved, Carver
+from facetask.experiments.pruning_table.recalibrate import recalibrate
 from facetask.experiments.pruning_table.results import VariantTrial
 from facetask.experiments.pruning_table.rivals import installed_version
 from facetask.experiments.pruning_table.variants import RIVALS, VARIANTS
@@ -107,6 +108,8 @@ class Measurer:
             carved, outcome = self._rounds(variant, depends)
         elif variant.step == "head sliced":
             outcome = self._with_sliced_head(carved)
+        elif variant.step == "recalibrated":
+            outcome = self._recalibrated(carved)
         elif variant.is_trained:
             outcome, network = self._trained(carved, variant, self._teacher(variant, carved), saved)
             if variant.source == "unpruned" and any(VARIANTS[name].source == "rounds" for name in self._table.variants):
@@ -149,6 +152,13 @@ class Measurer:
             head = self.carver.whole_head
         else:
             head = fit_head(self.carver.forward(carved.network.backbone), self._work.task, self._work.split)
+        return _Outcome(head.metrics_validation, head.metrics)
+
+    def _recalibrated(self, carved: Carved) -> _Outcome:
+        """Measure a copy whose batch norm is recalibrated, with a head fitted on its responses."""
+        network = carved.copy()
+        recalibrate(network.backbone, self.carver.images(self.carver.reconstruct))
+        head = fit_head(self.carver.forward(network.backbone), self._work.task, self._work.split)
         return _Outcome(head.metrics_validation, head.metrics)
 
     def _trained(

@@ -20,6 +20,7 @@ from facetask.errors import ConfigError, FacetaskError
 from facetask.experiments.config import refuse_shared
 from facetask.experiments.pruning_table.carved import Carver
 from facetask.experiments.pruning_table.measured import Measurer
+from facetask.experiments.pruning_table.recalibrate import has_batch_norm
 from facetask.experiments.pruning_table.results import (
     PruningTableResults,
     Speed,
@@ -37,6 +38,8 @@ from facetask.rundir import RunDir
 from facetask.stage_work import StageWork, decode, encode
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from facetask.config import RunConfig
     from facetask.experiments.pruning_table.config import PruningTableConfig
     from facetask.plugin_manager import PluginManager
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 RESULTS = "ablate.json"
 BATCHES = (1, 32)
 NOT_INSTALLED = "torch-pruning is not installed; pip install torch-pruning"
+NO_BATCH_NORM = "the network has no batch norm"
 NOT_TRAINED = "the run's configuration says finetune: false"
 
 
@@ -131,7 +135,7 @@ class _PruningTable:
         """Return one task's table."""
         task = works[0].task
         record = self._record(works)
-        left_out = self._left_out()
+        left_out = self._left_out(materials.network.module)
         for name, reason in _by_reason(left_out).items():
             self.reporter.warn(f"{', '.join(reason)}: left out, {name}")
         rows: dict[str, list[VariantTrial]] = {}
@@ -185,7 +189,7 @@ class _PruningTable:
             self.reporter.line(record.line(stage))
         return record
 
-    def _left_out(self) -> dict[str, str]:
+    def _left_out(self, network: nn.Module) -> dict[str, str]:
         """Return the rows that cannot be had here, and why."""
         found = {}
         for name in self.table.variants:
@@ -193,6 +197,8 @@ class _PruningTable:
                 found[name] = NOT_TRAINED
             elif VARIANTS[name].source in RIVALS and installed_version() is None:
                 found[name] = NOT_INSTALLED
+            elif VARIANTS[name].step == "recalibrated" and not has_batch_norm(network):
+                found[name] = NO_BATCH_NORM
         return found
 
     def _speeds(self, measurer: Measurer, variants: Sequence[Variant]) -> dict[str, list[Speed]]:

@@ -8,7 +8,8 @@ from typing import Literal
 Source = Literal["unpruned", "sliced", "label", "need", "magnitude", "taylor", "rounds"]
 """Where a network comes from: nothing dropped; filters chosen by the label, sliced only or reconstructed; by what the
 layers above need; by Torch-Pruning's magnitude or Taylor criterion; by need again and again on finetuned networks."""
-Step = Literal["head sliced", "head refitted", "finetuned", "distilled", "from scratch"]
+Step = Literal["head sliced", "head refitted", "recalibrated", "finetuned", "distilled", "from scratch"]
+"""What is done with it; ``recalibrated``: batch norm takes its statistics anew, then the head is refitted."""
 RIVALS: tuple[Source, ...] = ("magnitude", "taylor")
 TRAINED: tuple[Step, ...] = ("finetuned", "distilled", "from scratch")
 
@@ -55,14 +56,17 @@ VARIANTS: dict[str, Variant] = {
         Variant("unpruned-finetuned", "unpruned", "finetuned"),
         Variant("sliced-head-sliced", "sliced", "head sliced"),
         Variant("sliced-refitted", "sliced", "head refitted"),
+        Variant("sliced-recalibrated", "sliced", "recalibrated"),
         Variant("label-head-sliced", "label", "head sliced"),
         Variant("label-refitted", "label", "head refitted"),
         Variant("label-finetuned", "label", "finetuned"),
         Variant("need-refitted", "need", "head refitted"),
+        Variant("need-recalibrated", "need", "recalibrated"),
         Variant("need-finetuned", "need", "finetuned"),
         Variant("need-distilled", "need", "distilled"),
         Variant("need-scratch", "need", "from scratch"),
         Variant("magnitude-refitted", "magnitude", "head refitted"),
+        Variant("magnitude-recalibrated", "magnitude", "recalibrated"),
         Variant("magnitude-finetuned", "magnitude", "finetuned"),
         Variant("taylor-refitted", "taylor", "head refitted"),
         Variant("taylor-finetuned", "taylor", "finetuned"),
