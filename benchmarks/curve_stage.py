@@ -24,13 +24,13 @@ from scipy.linalg import solve
 from sklearn.linear_model import Lasso, MultiTaskLasso, lasso_path, orthogonal_mp_gram
 from threadpoolctl import threadpool_limits
 
-from facetask.curves import characteristic_curve
-from facetask.moments import Moments
 from facetask.plugins.selectors.greedy import GreedyParams, greedy
 from facetask.plugins.selectors.group_lasso_path import GroupedProblem, kkt_violations
 from facetask.plugins.selectors.homotopy import homotopy
 from facetask.plugins.selectors.lasso import LassoParams, lasso
 from facetask.records import SelectionPath, SelectionProblem
+from facetask.statistics.curves import characteristic_curve
+from facetask.statistics.moments import Moments
 
 TAPS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 IMAGES = 10_000

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from facetask import PluginManager
-from facetask.cost import network_cost
-from facetask.export import convert, run_onnx
-from facetask.latency import compare
+from facetask.models.export import convert, run_onnx
+from facetask.networks.cost import network_cost
+from facetask.networks.latency import compare
 from facetask.surgery import ChannelGraph
 
 KEPT = {

@@ -31,12 +31,12 @@ from threadpoolctl import threadpool_limits
 
 from facetask import FaceData, Labels, responses
 from facetask.config import SplitConfig
-from facetask.kinds import TaskSpec
 from facetask.plugin_manager import default_manager
 from facetask.responses import ResponseCache, Responses
-from facetask.satellite import Satellite
 from facetask.stages.curve import Chooser, curve
 from facetask.stages.regress import regress
+from facetask.tasks.kinds import TaskSpec
+from facetask.tasks.satellite import Satellite
 
 SHARD = 8192
 FIELDS = ("RssAnon", "RssFile", "VmData")

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from facetask import PluginManager
-from facetask.cost import network_cost
-from facetask.export import convert, run_onnx
-from facetask.latency import measure
+from facetask.models.export import convert, run_onnx
+from facetask.networks.cost import network_cost
+from facetask.networks.latency import measure
 from facetask.stages.prune import build_pruned
 from facetask.surgery import ChannelGraph
 

@@ -23,9 +23,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import facetask
+from facetask.data.splits import make_split
 from facetask.plugins.datasets.rendered_faces import RenderedFacesParams, people, rendered_faces
 from facetask.plugins.datasets.rendered_faces.drawing import draw
-from facetask.splits import make_split
 
 TASKS: dict[str, dict[str, Any]] = {
     "yaw": {"kind": "continuous", "unit": "degrees"},

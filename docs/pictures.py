@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from facetask.report import characteristic_curves, write_png
-from facetask.results import read_results
+from facetask.running.results import read_results
 
 folder = Path(__file__).parent / "images"
 folder.mkdir(exist_ok=True)

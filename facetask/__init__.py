@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from facetask.cache import cache_folder as cache_folder
-    from facetask.checkpoint import load_model as load_model
     from facetask.config import ConfigPath as ConfigPath
     from facetask.config import RunConfig as RunConfig
     from facetask.config import load_config as load_config
+    from facetask.data.landmarks import detect_landmarks as detect_landmarks
+    from facetask.data.preprocessing import Preprocessing as Preprocessing
     from facetask.errors import CheckpointError as CheckpointError
     from facetask.errors import ConfigError as ConfigError
     from facetask.errors import CurveError as CurveError
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from facetask.errors import WeightsError as WeightsError
     from facetask.errors import did_you_mean as did_you_mean
     from facetask.hookspecs import hookimpl as hookimpl
-    from facetask.label_source import label_images as label_images
-    from facetask.landmarks import detect_landmarks as detect_landmarks
+    from facetask.models.checkpoint import load_model as load_model
     from facetask.module_adapter import module_architecture as module_architecture
-    from facetask.moments import Moments as Moments
+    from facetask.networks.weights import package_file as package_file
+    from facetask.networks.weights import read_state_dict as read_state_dict
+    from facetask.networks.weights import sha256_file as sha256_file
     from facetask.plugin_manager import PluginManager as PluginManager
-    from facetask.preprocessing import Preprocessing as Preprocessing
     from facetask.records import Architecture as Architecture
     from facetask.records import Dataset as Dataset
     from facetask.records import FaceData as FaceData
@@ -49,17 +50,17 @@ if TYPE_CHECKING:
     from facetask.records import Weights as Weights
     from facetask.runner import RunResult as RunResult
     from facetask.runner import run as run
+    from facetask.statistics.moments import Moments as Moments
     from facetask.task_choice import TaskChoice as TaskChoice
-    from facetask.weights import package_file as package_file
-    from facetask.weights import read_state_dict as read_state_dict
-    from facetask.weights import sha256_file as sha256_file
+    from facetask.tasks.label_source import label_images as label_images
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "cache": ["cache_folder"],
-    "checkpoint": ["load_model"],
     "config": ["ConfigPath", "RunConfig", "load_config"],
+    "data.landmarks": ["detect_landmarks"],
+    "data.preprocessing": ["Preprocessing"],
     "errors": [
         "CheckpointError",
         "ConfigError",
@@ -74,12 +75,10 @@ _HOMES = {
         "did_you_mean",
     ],
     "hookspecs": ["hookimpl"],
-    "label_source": ["label_images"],
-    "landmarks": ["detect_landmarks"],
+    "models.checkpoint": ["load_model"],
     "module_adapter": ["module_architecture"],
-    "moments": ["Moments"],
+    "networks.weights": ["package_file", "read_state_dict", "sha256_file"],
     "plugin_manager": ["PluginManager"],
-    "preprocessing": ["Preprocessing"],
     "records": [
         "Architecture",
         "Dataset",
@@ -97,8 +96,9 @@ _HOMES = {
         "Weights",
     ],
     "runner": ["RunResult", "run"],
+    "statistics.moments": ["Moments"],
     "task_choice": ["TaskChoice"],
-    "weights": ["package_file", "read_state_dict", "sha256_file"],
+    "tasks.label_source": ["label_images"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -114,8 +114,8 @@ def finetune(
 @app.command()
 def check(config: Config, override: Override = None, plugins_dir: PluginsDir = None) -> None:
     """Check a configuration, its data and its weights, without computing anything."""
-    from facetask.prepare import prepare
     from facetask.progress import Console
+    from facetask.running.prepare import prepare
 
     plugins = plugin_manager(plugins_dir)
     materials = prepare(load(config, override, plugins), plugins, Console())
@@ -136,7 +136,7 @@ def predict(
     plugins_dir: PluginsDir = None,
 ) -> None:
     """Print a task's value for images, preprocessed as in training."""
-    from facetask.predictions import find_images, print_predictions
+    from facetask.models.predictions import find_images, print_predictions
 
     print_predictions(
         model, find_images(images), "csv" if as_csv else "json" if as_json else "text", plugin_manager(plugins_dir)
@@ -153,7 +153,7 @@ def export(
     plugins_dir: PluginsDir = None,
 ) -> None:
     """Write a saved model as one file for another runtime, checked against torch."""
-    from facetask.export import export_model
+    from facetask.models.export import export_model
 
     done = export_model(model, form, out, plugin_manager(plugins_dir))
     print(f"{done.path}: {done.size_bytes / 1e6:.2f} MB; {done.difference:.0e} from torch (relative)")
@@ -168,7 +168,7 @@ def cost(
     plugins_dir: PluginsDir = None,
 ) -> None:
     """Print a saved model's size, MACs and latency beside its base network's."""
-    from facetask.cost import model_cost
+    from facetask.networks.cost import model_cost
 
     found = model_cost(model, batches=batch or (1, 32), seconds=seconds, plugins=plugin_manager(plugins_dir))
     print(json.dumps(found.to_json(), indent=2, ensure_ascii=False) if as_json else "\n".join(found.lines()))
@@ -191,7 +191,7 @@ def filters(
     plugins_dir: PluginsDir = None,
 ) -> None:
     """Draw a run's filters into RUN_DIR/filters: curves, which tasks share which, responses, selectors."""
-    from facetask.pictures import Wish, write_pictures
+    from facetask.filters.pictures import Wish, write_pictures
     from facetask.progress import Console
 
     wish = Wish(task=task, tap=tap, filter=index, selectors=tuple(compare or ()), images=images)
@@ -260,8 +260,8 @@ def data_describe(
     config: Config, override: Override = None, as_json: AsJson = False, plugins_dir: PluginsDir = None
 ) -> None:
     """Print counts, labels, groups, copies and the first split, without looking at the base network."""
-    from facetask.describe import describe_data
-    from facetask.describe_text import description_lines
+    from facetask.data.describe import describe_data
+    from facetask.data.describe_text import description_lines
     from facetask.progress import Console
 
     plugins = plugin_manager(plugins_dir)

@@ -10,13 +10,13 @@ from pydantic import Field, JsonValue
 
 from facetask.config import ConfigPath
 from facetask.errors import PluginError, WeightsError, did_you_mean, first_names
+from facetask.networks.weights import read_state_dict
 from facetask.records import Architecture, Params, Weights
-from facetask.weights import read_state_dict
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from facetask.preprocessing import Preprocessing
+    from facetask.data.preprocessing import Preprocessing
 
 
 class ModuleParams(Params):

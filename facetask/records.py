@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from facetask.moments import Moments
-    from facetask.preprocessing import Preprocessing
+    from facetask.data.preprocessing import Preprocessing
+    from facetask.statistics.moments import Moments
 
 Kind = Literal["continuous", "binary", "multilabel", "binned", "nominal"]
 Flip = Literal["keep", "negate", "never"]
@@ -202,8 +202,8 @@ class SelectionProblem:
     Attributes:
         moments: Moments of the training responses X ``(n, n_columns)`` and targets Y ``(n, n_outputs)``.
             Where labels are missing, each output's are those of the images where it is known, as
-            :func:`facetask.known.available_moments` says; with responses, images without all labels are left out.
-            Its ``tap`` says which tap a column belongs to.
+            :func:`facetask.statistics.known.available_moments` says; with responses, images without all labels are
+            left out. Its ``tap`` says which tap a column belongs to.
         component: Component of each column, ``(n_columns,)``, in 0 … n_components − 1.
         responses: X itself, where the selector needs responses.
         targets: Y itself, where the selector needs responses.

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facetask.cache import cache_folder
-from facetask.data import DIGEST_SIZE
+from facetask.data.images import DIGEST_SIZE
 from facetask.errors import CurveError, RunDirError
-from facetask.rows import Rows
+from facetask.statistics.rows import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from facetask.loader import ImageLoader
+    from facetask.data.loader import ImageLoader
     from facetask.progress import Advance
 
 SHARD_ROWS = 1024

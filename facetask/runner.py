@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facetask.rundir import OWN_STAGES, STAGES, RunDir, model_folder
+from facetask.running.rundir import OWN_STAGES, STAGES, RunDir, model_folder
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
     from facetask.plugin_manager import PluginManager
     from facetask.progress import Reporter
-    from facetask.results import Results
-    from facetask.trial_work import TrialWork
+    from facetask.running.results import Results
+    from facetask.running.trial_work import TrialWork
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class _Run:
 
     def results(self) -> Results:
         """Do all the work and write its products."""
-        from facetask.assemble import assemble
         from facetask.json_record import write_record
-        from facetask.labels_table import labels_table
-        from facetask.outcomes import TaskRecord
-        from facetask.prepare import prepare, respond
         from facetask.report import write_report
-        from facetask.satellite import seed_of_trial
-        from facetask.trial_work import together
+        from facetask.running.assemble import assemble
+        from facetask.running.outcomes import TaskRecord
+        from facetask.running.prepare import prepare, respond
+        from facetask.running.trial_work import together
+        from facetask.tasks.labels_table import labels_table
+        from facetask.tasks.satellite import seed_of_trial
 
         start = time.perf_counter()
         materials = prepare(self.config, self.plugins, self.reporter)

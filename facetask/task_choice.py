@@ -37,7 +37,7 @@ class TaskChoice(Params):
             PluginError: If they do not fit their kind.
             FacetaskError: What the plugin raises.
         """
-        from facetask.satellite import check_labels
+        from facetask.tasks.satellite import check_labels
 
         labels = _task(self.name).labels(data, self.params)
         check_labels(labels, len(data), self.name)

@@ -16,9 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 from threadpoolctl import threadpool_limits
 
-from facetask.curves import check_coefficients, columns_of
 from facetask.errors import FacetaskError, PluginError
-from facetask.moments import Moments
 from facetask.records import (
     Architecture,
     Dataset,
@@ -34,7 +32,9 @@ from facetask.records import (
     Selector,
     Task,
 )
-from facetask.satellite import check_labels
+from facetask.statistics.curves import check_coefficients, columns_of
+from facetask.statistics.moments import Moments
+from facetask.tasks.satellite import check_labels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def check_architecture(record: Architecture, params: BaseModel | None = None) ->
     """
     import torch
 
-    from facetask.network import load_state
+    from facetask.networks.base_network import load_state
     from facetask.stages.prune import build_pruned
     from facetask.surgery import ChannelGraph
 

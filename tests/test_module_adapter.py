@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import facetask
 from facetask import Architecture, PluginError, PluginManager, Preprocessing, WeightsError, module_architecture
-from facetask.network import load_network
+from facetask.networks.base_network import load_network
 from facetask.testing import check_architecture
 
 PREPROCESSING = Preprocessing(size=(32, 32), colour="rgb", mean=(127.5,) * 3, std=(127.5,) * 3)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from facetask import CurveError, DataError, FaceData, Preprocessing, RunDirError, cache_folder
 from facetask import responses as module
-from facetask.data import Images, scan_images
-from facetask.loader import ImageLoader
+from facetask.data.images import Images, scan_images
+from facetask.data.loader import ImageLoader
 from facetask.responses import ResponseCache, Responses, collect_responses, forward_responses
 from facetask.testing import toy_faces
 

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from toy_runs import ROOT, Finished, Toy
 
 from facetask import ConfigError, Params, load_config, run
-from facetask.loader import ImageLoader
-from facetask.network import load_network
+from facetask.data.loader import ImageLoader
+from facetask.networks.base_network import load_network
 from facetask.stages.finetune import Finetuned, finetune
-from facetask.trainer import Teacher
-from facetask.training_file import TrainingFile
+from facetask.training.trainer import Teacher
+from facetask.training.training_file import TrainingFile
 
 SMALL = {"trials": 1, "finetune": False}
 
@@ -115,7 +115,7 @@ def test_training_is_held_to_the_base_network_s_own_responses_of_the_kept_filter
         taught.append((others["teacher"], arguments[3]))
         return finetune(*arguments, **others)
 
-    monkeypatch.setattr("facetask.trial_work.finetune", noted)
+    monkeypatch.setattr("facetask.running.trial_work.finetune", noted)
     toy.run(tmp_path / "run", toy.config(**{**TRAINED, "satellite_tasks": toy.values["satellite_tasks"][:1]}))
     pruned = json.loads((tmp_path / "run/stages/brightness/trial-0/prune.json").read_text())["result"]
     ((teacher, loader),) = taught

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from facetask.budget import Budget
 from facetask.config.section import Section
+from facetask.keep_sets.budget import Budget
 
 _DEFAULT_BUDGET = 0.25
 

@@ -18,7 +18,7 @@ from facetask.json_record import Record
 from facetask.report.format import DASH, count, duration, human_bytes, human_count, percent
 from facetask.report.metrics import column_label, main_metric, metric_text, style, unit_of
 from facetask.report.tables import Table, best_tap_metrics
-from facetask.results import LabelSummary, Metrics, NetworkCost, Results, TaskResult, read_results
+from facetask.running.results import LabelSummary, Metrics, NetworkCost, Results, TaskResult, read_results
 
 Step = Literal["all filters", "pruned", "finetuned"]
 

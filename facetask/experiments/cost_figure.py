@@ -14,7 +14,7 @@ from facetask.report.format import is_number
 from facetask.report.marks import MARGIN, WIDTH, label, metric_title, padded
 from facetask.report.metrics import style
 from facetask.report.svg import PALETTE, render, source
-from facetask.results import Metric
+from facetask.running.results import Metric
 
 _HEIGHT, _LEGEND = 400, 34
 _COLOURS = ("accent", "knee", "second", "muted")

@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from facetask.checkpoint import save_model
 from facetask.errors import ConfigError
 from facetask.experiments.pretrain_results import FORMAT_VERSION, PretrainEpoch, PretrainResults, PretrainTrial
-from facetask.heads import fit_head
 from facetask.json_record import write_record
-from facetask.model_description import DESCRIPTION, SavedHead
-from facetask.network import Round
-from facetask.outcomes import over_trials
-from facetask.prepare import Materials, prepare, respond
+from facetask.models.checkpoint import save_model
+from facetask.models.model_description import DESCRIPTION, SavedHead
+from facetask.networks.base_network import Round
+from facetask.networks.heads import fit_head
 from facetask.progress import Silent
 from facetask.records import Architecture, Weights
 from facetask.responses import Responses
-from facetask.rundir import RunDir
-from facetask.satellite import to_finite
-from facetask.stage_work import StageWork
+from facetask.running.outcomes import over_trials
+from facetask.running.prepare import Materials, prepare, respond
+from facetask.running.rundir import RunDir
+from facetask.running.stage_work import StageWork
 from facetask.stages.prune import build_pruned
-from facetask.trainer import Teacher
-from facetask.training import EpochScore, train
+from facetask.tasks.satellite import to_finite
+from facetask.training.epochs import EpochScore, train
+from facetask.training.trainer import Teacher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facetask.config import FinetuneConfig, RunConfig
+    from facetask.data.splits import Split
+    from facetask.networks.task_network import TaskNetwork
     from facetask.plugin_manager import PluginManager
     from facetask.progress import Reporter
-    from facetask.satellite import Satellite
-    from facetask.splits import Split
-    from facetask.task_network import TaskNetwork
-    from facetask.training import Predict
+    from facetask.tasks.satellite import Satellite
+    from facetask.training.epochs import Predict
 
 STAGE, MODEL, RESULTS = "pretrain", "base", "pretrain.json"
 OWN_LICENCE = "yours: trained from random weights; mind the images' own"

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from facetask.json_record import Record
-from facetask.results import Metrics, PlainMetrics
+from facetask.running.results import Metrics, PlainMetrics
 
 FORMAT_VERSION = 1
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from facetask.json_record import Record
 from facetask.report.format import human_bytes, human_count, listed, percent
 from facetask.report.tables import Table
-from facetask.results import NetworkCost, Results
+from facetask.running.results import NetworkCost, Results
 
 
 class RunTogether(Record):

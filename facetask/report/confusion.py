@@ -7,7 +7,7 @@ import altair as alt
 from facetask.report.format import is_number, number
 from facetask.report.marks import WIDTH, label, place
 from facetask.report.svg import PALETTE, render, source
-from facetask.results import Confusion, TaskResult
+from facetask.running.results import Confusion, TaskResult
 
 _MOST_WITH_NUMBERS = 14
 _LABELS = 130

@@ -25,7 +25,7 @@ from facetask.report.marks import (
 from facetask.report.metrics import main_metric, mean_of, metric_text, style, unit_of
 from facetask.report.points import powers_of_two, spread_ticks, tap_points
 from facetask.report.svg import PALETTE, render, source
-from facetask.results import TaskResult
+from facetask.running.results import TaskResult
 
 _LABELLED_BAR = 26
 _FAR_BASELINE = 1.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from facetask.report.format import count, plus_minus, with_unit
-from facetask.results import LabelSummary
+from facetask.running.results import LabelSummary
 
 _MOST_CLASSES = 24
 

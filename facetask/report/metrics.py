@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from facetask.report.format import DASH, NBSP, is_number, plus_minus, with_unit
-from facetask.results import LabelSummary, Metric
+from facetask.running.results import LabelSummary, Metric
 
 Scale = Literal["unit", "percent", "score", "plain"]
 

@@ -20,11 +20,11 @@ from facetask.report.sharing import best_taps, filter_map, sharing_table
 from facetask.report.tables import Table
 from facetask.report.task_view import TaskView, figure_twice, task_view
 from facetask.report.template import template_environment
-from facetask.results import Results, TaskResult
+from facetask.running.results import Results, TaskResult
 from facetask.whole_file import write_output
 
 if TYPE_CHECKING:
-    from facetask.comparison import Comparison
+    from facetask.filters.comparison import Comparison
 
 _STAGES = ("regress", "curve", "prune", "finetune")
 _MOST_MAPS = 4

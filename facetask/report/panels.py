@@ -16,7 +16,7 @@ import altair as alt
 from facetask.report.marks import WIDTH, axis_title, label, padded, place
 from facetask.report.points import CurvePoints, group_points, powers_of_two, round_ticks, tap_points
 from facetask.report.svg import PALETTE, render, source
-from facetask.results import TaskResult
+from facetask.running.results import TaskResult
 
 _PANEL, _GAP, _LEFT, _TITLE, _PLOT, _BOTTOM = 170, 22, 34, 20, 84, 20
 _MOST_WITH_REFERENCE = 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 from facetask.report.format import count
 from facetask.report.metrics import column_label, metric_text, of_part, parts_of, unit_of
 from facetask.report.tables import Table
-from facetask.results import Metric, Metrics, TaskResult
+from facetask.running.results import Metric, Metrics, TaskResult
 
 _OF_LAST_STEP = ("accuracy", "balanced_accuracy", "f1")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from facetask.report.format import is_number, number
-from facetask.results import TaskResult
+from facetask.running.results import TaskResult
 
 _POINTS_PER_OCTAVE = 8
 

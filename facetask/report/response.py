@@ -7,7 +7,7 @@ import altair as alt
 from facetask.report.format import count, number
 from facetask.report.marks import MARGIN, WIDTH, axis_title, label, padded
 from facetask.report.svg import PALETTE, render, source
-from facetask.results import FilterResponse, TaskResult
+from facetask.running.results import FilterResponse, TaskResult
 
 _HEIGHT = 280
 

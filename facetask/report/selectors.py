@@ -15,7 +15,7 @@ from facetask.report.svg import PALETTE, render, source
 from facetask.report.tables import Table
 
 if TYPE_CHECKING:
-    from facetask.comparison import Comparison
+    from facetask.filters.comparison import Comparison
 
 _HEIGHT, _LINE = 340, 17
 _NAME_ROOM = 0.95

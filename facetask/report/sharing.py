@@ -14,7 +14,7 @@ from facetask.report.format import count, number
 from facetask.report.marks import WIDTH
 from facetask.report.svg import PALETTE, render, source
 from facetask.report.tables import Table
-from facetask.results import TaskResult
+from facetask.running.results import TaskResult
 
 _ROW, _TOP, _NAMES, _COUNTS = 26, 22, 130, 78
 _NARROW_NAMES = 84

@@ -13,7 +13,7 @@ from facetask.report.marks import WIDTH, axis_title, metric_title, padded
 from facetask.report.metrics import column_label, main_metric, mean_of, metric_text, ordered, style, unit_of
 from facetask.report.svg import PALETTE, render, source
 from facetask.report.tables import Table, best_tap_metrics
-from facetask.results import Metrics, SliceStep, Subgroup, TaskResult
+from facetask.running.results import Metrics, SliceStep, Subgroup, TaskResult
 
 EVERYONE = "all test images"
 _NAMES: dict[SliceStep, str] = {

@@ -6,7 +6,7 @@ import altair as alt
 
 from facetask.report.marks import MARGIN, WIDTH, label
 from facetask.report.svg import PALETTE, render, source
-from facetask.results import TaskResult
+from facetask.running.results import TaskResult
 
 _HEIGHT = 170
 

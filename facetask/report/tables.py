@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from facetask.knees import sweep
 from facetask.report.format import DASH, count, human_bytes, human_count, is_number, number, percent
 from facetask.report.metrics import column_label, metric_text, ordered, unit_of
-from facetask.results import Metric, Metrics, NetworkCost, PlainMetrics, PruneResult, TaskResult
+from facetask.running.results import Metric, Metrics, NetworkCost, PlainMetrics, PruneResult, TaskResult
+from facetask.statistics.knees import sweep
 
 _MOST_COLUMNS = 4
 _THRESHOLDS = (0.1, 0.01, 0.001)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
-from facetask.budget import Budget
+from facetask.keep_sets.budget import Budget
 from facetask.report import confusion, figures, panels, response, stability
 from facetask.report.format import (
     DASH,
@@ -21,7 +21,6 @@ from facetask.report.format import (
     is_number,
     listed,
     ordinal,
-    percent,
     reduction,
 )
 from facetask.report.labels_view import LabelsView, labels_view
@@ -38,7 +37,7 @@ from facetask.report.tables import (
     thresholds_table,
     trials_table,
 )
-from facetask.results import CurveResult, FilterResponse, Metric, PruneResult, Results, TaskResult
+from facetask.running.results import CurveResult, FilterResponse, Metric, PruneResult, Results, TaskResult
 
 _NARROW = 440
 Subject = TypeVar("Subject")
@@ -125,6 +124,7 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
     main = main_metric(task.labels.kind, (name for tap in task.regress.taps for name in tap.metrics))
     steps = _steps(task, main)
     prune = task.prune
+    budget = _budget(prune) if prune else None
     return TaskView(
         anchor=f"task-{position}",
         name=task.name,
@@ -165,8 +165,8 @@ def task_view(task: TaskResult, results: Results, position: int) -> TaskView:
         slices=slices_view(task, figure_twice(slices_figure, task)),
         conv_note=reduction(prune.conv_size_reduction) if prune else "",
         macs_note=prune.macs_note if prune else "",
-        budget=_budget(prune) if prune else "",
-        excess=_excess(prune) if prune else "",
+        budget=_typeset(str(budget)) if budget else "",
+        excess=_typeset(budget.excess(prune.pruned, prune.base)) if prune and budget else "",
         rounds=prune.rounds if prune else 0,
         layers=layers_table(task),
         groups=groups_table(prune) if prune and prune.groups else None,
@@ -227,19 +227,13 @@ def figure_twice(draw: Callable[[Subject, int], str], subject: Subject) -> Marku
     )
 
 
-def _budget(prune: PruneResult) -> str:
-    """Return what need chose within; empty where the label chose."""
-    if prune.budget is None:
-        return ""
-    size = "" if prune.size_budget is None else f" and {percent(prune.size_budget)} of its size"
-    return f"{percent(prune.budget, decimals=0)} of the base network’s MACs{size}"
+def _budget(prune: PruneResult) -> Budget | None:
+    """Return what need chose within; None where the label chose."""
+    return None if prune.budget is None else Budget(prune.budget, prune.size_budget)
 
 
-def _excess(prune: PruneResult) -> str:
-    """Return in what the network exceeds its budget, if it has one."""
-    if prune.budget is None:
-        return ""
-    told = Budget(prune.budget, prune.size_budget).excess(prune.pruned, prune.base)
+def _typeset(told: str) -> str:
+    """Return a message of the terminal's as the page sets it."""
     return told.replace("'", "’").replace("%", f"{NBSP}%")
 
 

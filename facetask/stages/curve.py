@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facetask.curves import Curve, Refit, characteristic_curve, columns_of
+from facetask.data.splits import group_codes
 from facetask.errors import CurveError, FacetaskError
-from facetask.known import KnownTogether, available_moments, joined, known_together, path_for, taylor_terms
 from facetask.records import SelectionPath, SelectionProblem
-from facetask.regression import fit_ridge
-from facetask.splits import group_codes
-from facetask.stability import order_of_appearance, resample
 from facetask.stages.regress import scaled_targets
+from facetask.statistics.curves import Curve, Refit, characteristic_curve, columns_of
+from facetask.statistics.known import KnownTogether, available_moments, joined, known_together, path_for, taylor_terms
+from facetask.statistics.regression import fit_ridge
+from facetask.statistics.stability import order_of_appearance, resample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from facetask.moments import Moments
+    from facetask.data.splits import Split
     from facetask.progress import Advance
     from facetask.records import Selector
     from facetask.responses import Responses
-    from facetask.rows import Rows
-    from facetask.satellite import Satellite
-    from facetask.splits import Split
+    from facetask.statistics.moments import Moments
+    from facetask.statistics.rows import Rows
+    from facetask.tasks.satellite import Satellite
 
 FilterWeights = Mapping[str, "NDArray[np.float64]"]
 

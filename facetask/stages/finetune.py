@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from facetask.heads import Predicted
-from facetask.training import EpochScore, train
+from facetask.networks.heads import Predicted
+from facetask.training.epochs import EpochScore, train
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from facetask.config import FinetuneConfig
-    from facetask.loader import ImageLoader
+    from facetask.data.loader import ImageLoader
+    from facetask.data.splits import Split
+    from facetask.networks.task_network import TaskNetwork
     from facetask.progress import Reporter
-    from facetask.regression import LinearModel
-    from facetask.satellite import Satellite
-    from facetask.splits import Split
-    from facetask.task_kind import Decision
-    from facetask.task_network import TaskNetwork
-    from facetask.trainer import Teacher
-    from facetask.training import TrainedTask
-    from facetask.training_file import TrainingFile
+    from facetask.statistics.regression import LinearModel
+    from facetask.tasks.satellite import Satellite
+    from facetask.tasks.task_kind import Decision
+    from facetask.training.epochs import TrainedTask
+    from facetask.training.trainer import Teacher
+    from facetask.training.training_file import TrainingFile
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Finetuned:
         predicted: Its predictions on test, with what was learned on validation for its outputs.
         metrics: Its metrics on test.
         metrics_validation: Its metrics on validation.
-        confusion: Its decisions on test, as in :class:`facetask.heads.Head`.
+        confusion: Its decisions on test, as in :class:`facetask.networks.heads.Head`.
     """
 
     epochs: tuple[EpochScore, ...]

@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facetask.cost import network_cost, second_opinion
-from facetask.heads import Head, Predicted, fit_head
-from facetask.keep_sets import GroupChoice, Groups, KeepSets, TaskAtCut, TrialCurves, choose_keep_sets
-from facetask.needed_filters import choose_needed
-from facetask.regression import LinearModel
-from facetask.results import NetworkCost
+from facetask.keep_sets.by_curve import GroupChoice, Groups, KeepSets, TaskAtCut, TrialCurves, choose_keep_sets
+from facetask.keep_sets.by_need import choose_needed
+from facetask.networks.cost import network_cost, second_opinion
+from facetask.networks.heads import Head, Predicted, fit_head
+from facetask.running.results import NetworkCost
 from facetask.stages.curve import curve_from_json, curve_to_json
 from facetask.stages.regress import Regression
 from facetask.stages.rounds import Carved, Forward, Train, carve_in_rounds, fit_heads, with_heads
+from facetask.statistics.regression import LinearModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from facetask.budget import Budget
     from facetask.config import PruneConfig
-    from facetask.network import BaseNetwork
+    from facetask.keep_sets.budget import Budget
+    from facetask.networks.base_network import BaseNetwork
+    from facetask.networks.task_network import TaskNetwork
     from facetask.responses import Responses
-    from facetask.satellite import Satellite
     from facetask.surgery import ChannelGraph
-    from facetask.task_kind import Decision
-    from facetask.task_network import TaskNetwork
+    from facetask.tasks.satellite import Satellite
+    from facetask.tasks.task_kind import Decision
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Pruned:
         metrics_unpruned: Test metrics with all filters of the cut tap.
         metrics_pruned: Test metrics of the pruned network with its refitted head.
         metrics_validation: The same on validation.
-        confusion: Its decisions on test, as in :class:`facetask.heads.Head`.
+        confusion: Its decisions on test, as in :class:`facetask.networks.heads.Head`.
         cost: Of the pruned network with all its heads.
         cost_at_cut: Of the base network cut at the same taps.
         cost_base: Of the whole base network.

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from facetask.heads import Predicted, fit_head
-from facetask.known import known_together, tune_known
-from facetask.rows import Rows
+from facetask.networks.heads import Predicted, fit_head
+from facetask.statistics.known import known_together, tune_known
+from facetask.statistics.rows import Rows
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from facetask.data.splits import Split
     from facetask.responses import Responses
-    from facetask.rows import Matrix
-    from facetask.satellite import Satellite
-    from facetask.splits import Split
-    from facetask.task_kind import Decision
+    from facetask.statistics.rows import Matrix
+    from facetask.tasks.satellite import Satellite
+    from facetask.tasks.task_kind import Decision
 
 
 @dataclass(frozen=True)

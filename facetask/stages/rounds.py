@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facetask.cost import network_cost
-from facetask.heads import Head, fit_head
-from facetask.keep_sets import Groups, KeepSets, TaskAtCut, TrialCurves
+from facetask.keep_sets.by_curve import Groups, KeepSets, TaskAtCut, TrialCurves
+from facetask.networks.cost import network_cost
+from facetask.networks.heads import Head, fit_head
+from facetask.networks.task_network import TaskNetwork, side_by_side
 from facetask.responses import Responses
 from facetask.stages.curve import Curves
-from facetask.task_network import TaskNetwork, side_by_side
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from facetask.budget import Budget
-    from facetask.network import BaseNetwork
-    from facetask.regression import LinearModel
+    from facetask.keep_sets.budget import Budget
+    from facetask.networks.base_network import BaseNetwork
+    from facetask.statistics.regression import LinearModel
     from facetask.surgery import ChannelGraph
 
 Forward = Callable[["nn.Module"], "NDArray[np.float32]"]

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from facetask import ConfigError, DataError, PluginError, cli, load_model
 from facetask.config import config_from_dict
-from facetask.data import scan_images
-from facetask.prepare import Materials, prepare, respond
+from facetask.data.images import scan_images
+from facetask.running.prepare import Materials, prepare, respond
 
 TO = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]
 WANTED = np.array(TO) * 32 - 0.5
@@ -114,7 +114,7 @@ def test_results_say_what_faces_were_aligned_by(faces: Faces, tmp_path: Path, mo
     assert align is not None
     assert (align.landmarks, align.n_without_face) == ("columns", len(FACELESS))
     assert align.licence == result.results.data.licence
-    monkeypatch.setattr("facetask.prepare.face_points", lambda data, align: faces.points)
+    monkeypatch.setattr("facetask.running.prepare.face_points", lambda data, align: faces.points)
     found, _ = faces.toy.run(tmp_path / "found", faces.config(align={**ALIGN, "landmarks": "detect"}), until="regress")
     assert found.results.data.align is not None
     assert (found.results.data.align.landmarks, found.results.data.align.n_without_face) == ("detect", len(FACELESS))
@@ -172,7 +172,7 @@ def test_predict_finds_the_landmarks_itself(faces: Faces, model: Path, monkeypat
             row[36:42], row[42:48] = by_path[path][0], by_path[path][1]
         return rows.reshape(len(paths), -1)
 
-    monkeypatch.setattr("facetask.checkpoint.landmark_finder", lambda: finder)
+    monkeypatch.setattr("facetask.models.checkpoint.landmark_finder", lambda: finder)
     command = ["predict", str(model), *map(str, faces.paths[3:5]), "--plugins-dir", str(faces.toy.plugins_dir)]
     text = CliRunner().invoke(cli.app, command).stdout.splitlines()
     assert ["no face found: taken as it is" in line for line in text] == [False, True]

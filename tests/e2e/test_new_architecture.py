@@ -10,7 +10,7 @@ import pytest
 from toy_runs import ROOT, run_python
 
 from facetask import PluginManager, WeightsError, load_model
-from facetask.network import load_network
+from facetask.networks.base_network import load_network
 from facetask.testing import check_architecture
 
 

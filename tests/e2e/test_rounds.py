@@ -17,14 +17,14 @@ from toy_runs import Recorder, Toy
 
 from facetask import ConfigError, RunResult, load_model
 from facetask.config import config_from_dict
-from facetask.cost import count_macs
 from facetask.experiments.config import load_experiment
 from facetask.experiments.pretrain import pretrain
 from facetask.experiments.pruning_table.config import PruningTableConfig
 from facetask.experiments.pruning_table.run import run_pruning_table
-from facetask.objective import Objective
+from facetask.networks.cost import count_macs
 from facetask.testing import tiny_network
-from facetask.training_file import TrainingFile
+from facetask.training.objective import Objective
+from facetask.training.training_file import TrainingFile
 
 Run = tuple[RunResult, Recorder]
 CUT, BUDGET = "3", 0.4

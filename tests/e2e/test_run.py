@@ -23,8 +23,8 @@ from toy_runs import ROOT, Finished, Toy, make_toy, process_environment
 
 from facetask import ConfigError, DataError, PluginError, RunDirError, load_model
 from facetask.cache import cache_folder
+from facetask.data.splits import make_split
 from facetask.plugin_manager import PluginManager
-from facetask.splits import make_split
 from facetask.testing import tiny_network
 
 ONE_TASK = [{"name": "column", "params": {"column": "brightness", "kind": "continuous"}}]

@@ -15,7 +15,7 @@ import torch
 from toy_runs import Finished, Recorder, Toy, process_environment
 
 from facetask import CheckpointError, ConfigError, RunResult, load_config, load_model
-from facetask.checkpoint import load_base
+from facetask.models.checkpoint import load_base
 
 SAVE_OUTPUTS = """
 import sys, numpy, torch

@@ -22,9 +22,7 @@ from toy_runs import ROOT, Recorder, Toy
 from typer.testing import CliRunner
 
 from facetask import CheckpointError, ConfigError, RunResult, cli, load_model, run
-from facetask.checkpoint import load_base
 from facetask.config import config_from_dict, load_config
-from facetask.cost import model_cost, network_cost
 from facetask.experiments.compare import compare_runs
 from facetask.experiments.config import load_experiment
 from facetask.experiments.pruning_table.config import PruningTableConfig
@@ -32,13 +30,15 @@ from facetask.experiments.pruning_table.run import run_pruning_table
 from facetask.experiments.together import together_table
 from facetask.experiments.transfer.config import TransferConfig
 from facetask.experiments.transfer.run import transfer
-from facetask.export import export_model
-from facetask.predictions import print_predictions
-from facetask.prepare import prepare
+from facetask.models.checkpoint import load_base
+from facetask.models.export import export_model
+from facetask.models.predictions import print_predictions
+from facetask.networks.cost import model_cost, network_cost
 from facetask.progress import Silent
-from facetask.satellite import seed_of_trial
+from facetask.running.prepare import prepare
 from facetask.stages.finetune import Finetuned
-from facetask.training_file import TrainingFile
+from facetask.tasks.satellite import seed_of_trial
+from facetask.training.training_file import TrainingFile
 
 Run = tuple[RunResult, Recorder]
 TASKS = ("brightness", "tint", "level", "marks")

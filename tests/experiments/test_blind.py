@@ -13,6 +13,7 @@ from toy_runs import ROOT, Toy
 from typer.testing import CliRunner
 
 from facetask import ConfigError, cli
+from facetask.data.splits import Split
 from facetask.errors import RunDirError
 from facetask.experiments.blind.config import BlindConfig
 from facetask.experiments.blind.erase import erase, fit_eraser
@@ -21,13 +22,12 @@ from facetask.experiments.blind.probe import chance, probe
 from facetask.experiments.blind.results import BlindResults, Step, read_blind
 from facetask.experiments.blind.run import blind, removal_order
 from facetask.experiments.config import load_experiment
-from facetask.heads import fit_head
-from facetask.kinds import TaskSpec
-from facetask.moments import Moments
-from facetask.prepare import prepare, respond
+from facetask.networks.heads import fit_head
 from facetask.progress import Silent
-from facetask.satellite import Satellite, seed_of_trial
-from facetask.splits import Split
+from facetask.running.prepare import prepare, respond
+from facetask.statistics.moments import Moments
+from facetask.tasks.kinds import TaskSpec
+from facetask.tasks.satellite import Satellite, seed_of_trial
 
 CUT = "3"
 

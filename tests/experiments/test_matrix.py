@@ -28,9 +28,9 @@ from facetask.experiments.matrix.run import matrix
 from facetask.experiments.matrix.unseen import Trained, Unseen
 from facetask.experiments.pretrain import pretrain
 from facetask.plugin_manager import default_manager
-from facetask.prepare import Materials, prepare
 from facetask.progress import Silent
-from facetask.results import Metric
+from facetask.running.prepare import Materials, prepare
+from facetask.running.results import Metric
 
 BRIGHTNESS, TINT, LEVEL = 0, 1, 3
 Filled = tuple[MatrixResults, Path, Recorder]

@@ -13,7 +13,7 @@ from facetask.errors import RunDirError
 from facetask.experiments.cost_figure import CostFigure, Point, cost_figure, log_ticks
 from facetask.experiments.page import Figure, Folded, Section, Shown, render_page, write_figures, write_page
 from facetask.report.tables import Table
-from facetask.results import Metric
+from facetask.running.results import Metric
 
 EVIL = '<script>alert("1")</script>'
 TABLE = Table(["what", "how much"], [["one & only", "1"], [EVIL, "2"]], {0: "front"}, {(0, 1): 0.5})

@@ -21,7 +21,7 @@ from facetask.experiments import pretrain as module
 from facetask.experiments.pretrain import Pretrained, pretrain
 from facetask.experiments.pretrain_results import PretrainResults
 from facetask.plugin_manager import PluginManager
-from facetask.training_file import TrainingFile
+from facetask.training.training_file import TrainingFile
 
 BRIGHTNESS, TINT = 0, 1
 Run = Callable[..., tuple[Pretrained, Recorder]]

@@ -13,9 +13,7 @@ from toy_runs import ROOT, Recorder, Toy
 from typer.testing import CliRunner
 
 from facetask import ConfigError, cli, load_model
-from facetask.budget import Budget
 from facetask.config import load_config
-from facetask.cost import network_cost
 from facetask.errors import RunDirError, SurgeryError
 from facetask.experiments.config import load_experiment
 from facetask.experiments.pruning_table import measured, rivals
@@ -26,12 +24,14 @@ from facetask.experiments.pruning_table.page import pruning_lines
 from facetask.experiments.pruning_table.recalibrate import recalibrate
 from facetask.experiments.pruning_table.results import PruningTableResults, read_pruning_table
 from facetask.experiments.pruning_table.variants import RIVALS, VARIANTS
-from facetask.outcomes import TaskRecord
-from facetask.prepare import prepare, respond
-from facetask.results import TaskResult
-from facetask.stage_work import StageWork
+from facetask.keep_sets.budget import Budget
+from facetask.networks.cost import network_cost
+from facetask.networks.task_network import TaskNetwork
+from facetask.running.outcomes import TaskRecord
+from facetask.running.prepare import prepare, respond
+from facetask.running.results import TaskResult
+from facetask.running.stage_work import StageWork
 from facetask.stages.rounds import carve_in_rounds
-from facetask.task_network import TaskNetwork
 
 BRIGHTNESS, TINT, LEVEL = 0, 1, 3
 HAS_RIVALS = rivals.installed_version() is not None

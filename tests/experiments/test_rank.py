@@ -21,8 +21,8 @@ from facetask.experiments.rank.judged import class_labels
 from facetask.experiments.rank.page import clearly_first, rank_lines
 from facetask.experiments.rank.results import Place, RankedTask, Ranking, RankResults, read_rank
 from facetask.experiments.rank.run import rank
-from facetask.results import Metric
-from facetask.satellite import load_satellites
+from facetask.running.results import Metric
+from facetask.tasks.satellite import load_satellites
 
 MORE = """
 from facetask import Architecture, Params, Preprocessing, Score, Weights, hookimpl

@@ -25,7 +25,7 @@ from facetask.experiments.sweep.config import SweepConfig, checked_configs, comb
 from facetask.experiments.sweep.results import SweepNetwork, SweepResults, SweepTask, read_sweep
 from facetask.experiments.sweep.run import run_sweep
 from facetask.experiments.sweep.target import parse_target, pick
-from facetask.results import read_results
+from facetask.running.results import read_results
 
 LISTS = {"thresholds": [0.5, 0.01], "selectors": ["lasso", "l1-norm"]}
 

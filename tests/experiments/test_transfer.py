@@ -34,8 +34,8 @@ from facetask.experiments.transfer.results import (
 )
 from facetask.experiments.transfer.run import transfer
 from facetask.experiments.transfer.tables import goals_table
-from facetask.prepare import Materials, prepare
 from facetask.progress import Advance, Silent
+from facetask.running.prepare import Materials, prepare
 
 TASKS = ["brightness", "level", "marks"]
 RECIPE = {"epochs": 5, "patience": 2, "hidden": [8], "batch_size": 16}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from facetask import DataError, Dataset, FaceData, PluginManager
-from facetask.data import scan_images
+from facetask.data.images import scan_images
 from facetask.testing import check_dataset
 
 

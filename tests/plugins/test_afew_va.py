@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from dataset_trees import corners, load, refusal, unusable, write_ramp
 
+from facetask.data.splits import make_split
 from facetask.plugins.datasets.crops import MAX_SIDE
-from facetask.splits import make_split
 
 
 @pytest.fixture(autouse=True)

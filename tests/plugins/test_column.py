@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from facetask import DataError, FaceData, Labels
-from facetask.kinds import TaskSpec
 from facetask.plugins.tasks.column import facetask_tasks
-from facetask.satellite import check_labels
+from facetask.tasks.kinds import TaskSpec
+from facetask.tasks.satellite import check_labels
 
 (RECORD,) = facetask_tasks()
 NAN = float("nan")

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from facetask import Architecture, PluginManager, WeightsError
-from facetask.network import load_network, load_state
+from facetask.networks.base_network import load_network, load_state
 from facetask.plugins.architectures.lightcnn import facetask_architectures
 from facetask.surgery import ChannelGraph
 from facetask.testing import check_architecture

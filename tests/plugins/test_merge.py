@@ -21,7 +21,7 @@ from facetask.plugin_manager import default_manager
 from facetask.plugins.tasks.agreement import cohen_kappa
 from facetask.plugins.tasks.combining import majority, weighted_mean, weighted_median
 from facetask.plugins.tasks.merge import facetask_tasks
-from facetask.satellite import check_labels
+from facetask.tasks.satellite import check_labels
 
 (RECORD,) = facetask_tasks()
 NAN = float("nan")

@@ -8,14 +8,14 @@ import torch
 
 from facetask import CurveError, Moments, Params, SelectionPath, SelectionProblem
 from facetask.config import SplitConfig
-from facetask.kinds import TaskSpec
+from facetask.data.splits import Split
 from facetask.plugins.selectors.taylor import facetask_selectors, taylor
 from facetask.records import FaceData, Labels
-from facetask.regression import fit_ridge
 from facetask.responses import Responses
-from facetask.satellite import Satellite
-from facetask.splits import Split
 from facetask.stages.curve import Chooser
+from facetask.statistics.regression import fit_ridge
+from facetask.tasks.kinds import TaskSpec
+from facetask.tasks.satellite import Satellite
 from facetask.testing import check_selector
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from toy_runs import ROOT, Toy, process_environment
 
 from facetask import Architecture, PluginManager, SurgeryError, WeightsError, load_model
-from facetask.network import load_network, load_state
+from facetask.networks.base_network import load_network, load_state
 from facetask.testing import check_architecture
 
 timm = pytest.importorskip("timm")

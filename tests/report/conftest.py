@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facetask.results import Results
+from facetask.running.results import Results
 
 _BLOCKS = {
     32: ["32_1", "32_2", "32_3"],

@@ -13,7 +13,7 @@ import pytest
 from facetask import report
 from facetask.report import render_report
 from facetask.report.tables import thresholds_table
-from facetask.results import Results
+from facetask.running.results import Results
 
 Make = Callable[..., Results]
 

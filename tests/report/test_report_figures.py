@@ -18,7 +18,7 @@ from PIL import Image
 
 from facetask import report
 from facetask.report.points import curve_points, powers_of_two, round_ticks, spread_ticks
-from facetask.results import Results
+from facetask.running.results import Results
 
 Make = Callable[..., Results]
 FIGURES = {

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from facetask import report
-from facetask.comparison import Comparison
+from facetask.filters.comparison import Comparison
 from facetask.report.tables import as_markdown
-from facetask.results import Metric, Results
+from facetask.running.results import Metric, Results
 
 Make = Callable[..., Results]
 TAPS = {"low": 16, "high": 10}

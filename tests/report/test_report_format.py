@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from facetask.report import format as fmt
 from facetask.report.metrics import column_label, main_metric, metric_text, ordered
-from facetask.results import Metric
+from facetask.running.results import Metric
 
 
 def plain(text: str) -> str:

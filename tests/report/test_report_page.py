@@ -13,7 +13,7 @@ import pytest
 
 from facetask.json_record import write_record
 from facetask.report import render_report, write_report
-from facetask.results import Results, read_results
+from facetask.running.results import Results, read_results
 
 Make = Callable[..., Results]
 _VOID = {"meta", "link", "br", "img", "input", "hr", "wbr"}
@@ -136,7 +136,7 @@ def test_budgets_are_named_and_what_exceeds_them(make_results: Make) -> None:
         raw["tasks"][0]["prune"] |= {"budget": 0.02, "size_budget": 0.014}
 
     text = Page(render_report(make_results("yaw", change=within))).text
-    assert "within 21 % of the base network’s MACs and 5.0 % of its size" in text.replace("\xa0", " ")
+    assert "within 21 % of the base network’s MACs and 5 % of its size" in text.replace("\xa0", " ")
     assert "Over its budget" not in text
     text = Page(render_report(make_results("yaw", change=beyond))).text.replace("\xa0", " ")
     assert "Over its budget: the network takes 15.3 % of the base network’s MACs and 4.13 % of the base" in text

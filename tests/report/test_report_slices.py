@@ -10,7 +10,7 @@ import pytest
 from test_report_page import Page
 
 from facetask.report import render_report, slices_figure
-from facetask.results import Results
+from facetask.running.results import Results
 
 Make = Callable[..., Results]
 

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from facetask import FaceData, Preprocessing
-from facetask.data import scan_images
-from facetask.loader import ImageLoader
+from facetask.data.images import scan_images
+from facetask.data.loader import ImageLoader
+from facetask.networks.task_network import TaskNetwork
 from facetask.progress import Silent
-from facetask.task_network import TaskNetwork
-from facetask.training_file import TrainingFile
+from facetask.training.training_file import TrainingFile
 
 SIDE = 12
 

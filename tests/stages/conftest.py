@@ -11,10 +11,10 @@ import pytest
 
 from facetask import FaceData, Labels
 from facetask.config import SplitConfig
-from facetask.kinds import TaskSpec
+from facetask.data.splits import Split
 from facetask.responses import Responses
-from facetask.satellite import Satellite
-from facetask.splits import Split
+from facetask.tasks.kinds import TaskSpec
+from facetask.tasks.satellite import Satellite
 
 
 @pytest.fixture

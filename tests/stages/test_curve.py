@@ -12,9 +12,9 @@ from sklearn.linear_model import LinearRegression
 from facetask import CurveError, FaceData, Moments, Params, SelectionPath, SelectionProblem, Selector
 from facetask.plugins.selectors.lasso import LassoParams, lasso
 from facetask.plugins.selectors.random_order import facetask_selectors as random_selectors
-from facetask.regression import fit_ridge
-from facetask.stability import selection_probability
 from facetask.stages.curve import Chooser, Curves, curve
+from facetask.statistics.regression import fit_ridge
+from facetask.statistics.stability import selection_probability
 
 N = 400
 Make = Callable[..., Any]

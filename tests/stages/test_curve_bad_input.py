@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from facetask import CurveError, Params, Selector
+from facetask.data.splits import Split
 from facetask.plugins.selectors import (
     correlation,
     greedy,
@@ -19,7 +20,6 @@ from facetask.plugins.selectors import (
     random_order,
     taylor,
 )
-from facetask.splits import Split
 from facetask.stages.curve import Chooser, Curves, curve
 
 Make = Callable[..., Any]

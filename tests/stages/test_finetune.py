@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from facetask import ConfigError
 from facetask.config import FinetuneConfig
-from facetask.loader import ImageLoader
-from facetask.losses import distillation_loss
-from facetask.metrics import scaled_rmse
-from facetask.regression import LinearModel
-from facetask.splits import Split
+from facetask.data.loader import ImageLoader
+from facetask.data.splits import Split
+from facetask.networks.task_network import TaskNetwork
 from facetask.stages.finetune import Finetuned, finetune
-from facetask.task_network import TaskNetwork
-from facetask.trainer import Teacher, one_cycle
-from facetask.training import train
+from facetask.statistics.regression import LinearModel
+from facetask.tasks.metrics import scaled_rmse
+from facetask.training.epochs import train
+from facetask.training.losses import distillation_loss
+from facetask.training.trainer import Teacher, one_cycle
 
 Make = Callable[..., Any]
 
@@ -568,7 +568,7 @@ def test_mirrored_images_are_not_held_to_the_responses_of_unmirrored_ones(
         seen.append((responses.detach().numpy().copy(), wanted))
         return distillation_loss(responses, wanted, spread)
 
-    monkeypatch.setattr("facetask.trainer.distillation_loss", noted)
+    monkeypatch.setattr("facetask.training.trainer.distillation_loss", noted)
     network = task_network(seed=7)  # its own responses are the teacher's
     run(network, distill=1.0, teacher=teacher, epochs=1, learning_rate=1e-9)
     assert 12 <= sum(len(wanted) for _, wanted in seen) <= 36  # of 48

@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facetask.config import FinetuneConfig
-from facetask.loader import ImageLoader
-from facetask.losses import loss_of_guessing, training_loss
-from facetask.metrics import scaled_rmse
-from facetask.objective import Objective
-from facetask.regression import LinearModel
-from facetask.satellite import Satellite
-from facetask.splits import Split
+from facetask.data.loader import ImageLoader
+from facetask.data.splits import Split
+from facetask.networks.task_network import TaskNetwork
 from facetask.stages.finetune import Finetuned, finetune
-from facetask.task_network import TaskNetwork
-from facetask.trainer import Teacher
+from facetask.statistics.regression import LinearModel
+from facetask.tasks.metrics import scaled_rmse
+from facetask.tasks.satellite import Satellite
+from facetask.training.losses import loss_of_guessing, training_loss
+from facetask.training.objective import Objective
+from facetask.training.trainer import Teacher
 
 Make = Callable[..., Any]
 N = 120

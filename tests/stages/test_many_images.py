@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from facetask import Params, SelectionPath, SelectionProblem, Selector
-from facetask.heads import fit_head
+from facetask.data.splits import Split
+from facetask.networks.heads import fit_head
 from facetask.responses import Responses
-from facetask.splits import Split
 from facetask.stages.curve import Chooser
 from facetask.stages.regress import fit_tap
 
@@ -35,9 +35,9 @@ def split() -> Split:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facetask.rows.BLOCK_ENTRIES", 2**16)
-    monkeypatch.setattr("facetask.multinomial.MOST_ENTRIES_IN_MEMORY", 0)
-    monkeypatch.setattr("facetask.multinomial.STEPS", 3)
+    monkeypatch.setattr("facetask.statistics.rows.BLOCK_ENTRIES", 2**16)
+    monkeypatch.setattr("facetask.statistics.multinomial.MOST_ENTRIES_IN_MEMORY", 0)
+    monkeypatch.setattr("facetask.statistics.multinomial.STEPS", 3)
 
 
 def labels(responses: Responses, kind: str) -> tuple[np.ndarray, dict[str, Any]]:

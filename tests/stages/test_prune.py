@@ -14,17 +14,17 @@ from torch import nn
 
 from facetask import Architecture, Params, Preprocessing, SelectionPath, SelectionProblem, Selector, SurgeryError
 from facetask.config import CutWithin, PruneConfig
-from facetask.data import scan_images
-from facetask.heads import Predicted
-from facetask.keep_sets import TrialCurves
-from facetask.kinds import TaskSpec
-from facetask.loader import ImageLoader
-from facetask.network import BaseNetwork
+from facetask.data.images import scan_images
+from facetask.data.loader import ImageLoader
+from facetask.keep_sets.by_curve import TrialCurves
+from facetask.networks.base_network import BaseNetwork
+from facetask.networks.heads import Predicted
 from facetask.responses import Responses
 from facetask.stages.curve import Chooser, curve
 from facetask.stages.prune import Pruned, TaskCurves, choose_cut, prune, rebuild_pruned
 from facetask.stages.regress import Regression, TapFit, regress
 from facetask.surgery import ChannelGraph
+from facetask.tasks.kinds import TaskSpec
 from facetask.testing import tiny_network, toy_faces
 
 Make = Callable[..., Any]

@@ -8,7 +8,7 @@ import torch
 from surgery_networks import BLOCKS, Network, randomise
 from torch import nn
 
-from facetask.cost import network_cost
+from facetask.networks.cost import network_cost
 from facetask.surgery import ChannelGraph
 from facetask.surgery.expenses import Limit, bytes_of, macs_of
 

@@ -10,8 +10,8 @@ import torch
 from surgery_networks import BLOCKS, Network, conv, images, randomise
 from torch import Tensor, nn
 
-from facetask.cost import network_cost
 from facetask.errors import SurgeryError
+from facetask.networks.cost import network_cost
 from facetask.surgery import ChannelGraph
 
 SHAPE = (3, 16, 16)

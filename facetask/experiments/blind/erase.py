@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import eigh, svd
 
-from facetask.known import moments_of_known
-from facetask.regression import RANK_TOLERANCE
+from facetask.statistics.known import moments_of_known
+from facetask.statistics.regression import RANK_TOLERANCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from facetask.moments import Moments
+    from facetask.statistics.moments import Moments
 
     Array = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from facetask.report.svg import PALETTE, render, source
 
 if TYPE_CHECKING:
     from facetask.experiments.blind.results import BlindResults, BlindTask
-    from facetask.results import Metrics
+    from facetask.running.results import Metrics
 
 WAYS = {"chosen": "chosen filters removed", "random": "as many at random", "projected": "chosen, and labels erased"}
 _COLOURS = {"chosen": PALETTE["accent"], "random": PALETTE["muted"], "projected": PALETTE["knee"]}

@@ -12,7 +12,7 @@ from facetask.experiments.page import Figure, Part, Section, Shown, write_figure
 from facetask.report.format import DASH, count, duration, listed
 from facetask.report.metrics import column_label, metric_text, style, unit_of
 from facetask.report.tables import Table
-from facetask.results import Metrics
+from facetask.running.results import Metrics
 
 _FIGURE = "blind"
 

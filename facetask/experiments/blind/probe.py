@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from facetask.calibration import sigmoid
-from facetask.losses import training_loss
-from facetask.multinomial import softmax
+from facetask.statistics.multinomial import softmax
+from facetask.tasks.calibration import sigmoid
+from facetask.training.losses import training_loss
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from facetask.satellite import Satellite
-    from facetask.splits import Split
-    from facetask.task_kind import Loss
+    from facetask.data.splits import Split
+    from facetask.tasks.satellite import Satellite
+    from facetask.tasks.task_kind import Loss
 
     Array = NDArray[np.float64]
 

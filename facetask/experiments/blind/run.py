@@ -21,15 +21,15 @@ from facetask.errors import ConfigError
 from facetask.experiments.blind.erase import erase
 from facetask.experiments.blind.probe import chance, probe
 from facetask.experiments.blind.results import BlindResults, BlindTask, Probed, Step
-from facetask.heads import fit_head
 from facetask.json_record import write_record
-from facetask.knees import ranked
-from facetask.outcomes import over_trials
-from facetask.prepare import prepare, respond
-from facetask.satellite import seed_of_trial
+from facetask.networks.heads import fit_head
+from facetask.running.outcomes import over_trials
+from facetask.running.prepare import prepare, respond
 from facetask.stages.curve import Chooser
 from facetask.stages.prune import choose_cut
 from facetask.stages.regress import regress
+from facetask.statistics.knees import ranked
+from facetask.tasks.satellite import seed_of_trial
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from facetask.experiments.blind.config import BlindConfig
     from facetask.experiments.blind.results import Way
     from facetask.plugin_manager import PluginManager
-    from facetask.prepare import Materials
     from facetask.progress import Advance, Reporter
     from facetask.responses import Responses
-    from facetask.satellite import Satellite
+    from facetask.running.prepare import Materials
+    from facetask.tasks.satellite import Satellite
 
     Values = dict[str, float]
 

@@ -11,19 +11,19 @@ import numpy as np
 
 from facetask.experiments.matrix.results import CellTrial
 from facetask.experiments.matrix.unseen import Unseen
-from facetask.outcomes import TaskRecord, over_trials
-from facetask.prepare import respond
 from facetask.responses import Responses
-from facetask.satellite import seed_of_trial, to_finite
-from facetask.stage_work import StageWork, encode
+from facetask.running.outcomes import TaskRecord, over_trials
+from facetask.running.prepare import respond
+from facetask.running.stage_work import StageWork, encode
 from facetask.stages.regress import Regression
+from facetask.tasks.satellite import seed_of_trial, to_finite
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
-    from facetask.prepare import Materials
     from facetask.progress import Reporter
-    from facetask.results import Metrics
-    from facetask.rundir import RunDir
+    from facetask.running.prepare import Materials
+    from facetask.running.results import Metrics
+    from facetask.running.rundir import RunDir
 
 _STAGE = "regress"
 

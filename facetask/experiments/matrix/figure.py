@@ -10,7 +10,7 @@ from facetask.report.format import is_number, reduction
 from facetask.report.marks import WIDTH, label
 from facetask.report.metrics import mean_of, metric_text
 from facetask.report.svg import PALETTE, render, source
-from facetask.results import Metric, Metrics
+from facetask.running.results import Metric, Metrics
 
 if TYPE_CHECKING:
     from facetask.experiments.matrix.results import MatrixResults, MatrixTask

@@ -13,7 +13,7 @@ from facetask.experiments.page import Figure, Folded, Part, Section, Shown, writ
 from facetask.report.format import DASH, count
 from facetask.report.metrics import column_label, mean_of, metric_text, ordered, unit_of
 from facetask.report.tables import Table
-from facetask.results import Metrics
+from facetask.running.results import Metrics
 
 _GUESSING = "guessing"
 _MOST_METRICS = 4

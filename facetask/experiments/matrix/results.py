@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from facetask.json_record import Record, read_record
-from facetask.results import LabelSummary, Metric, Metrics, PlainMetrics
+from facetask.running.results import LabelSummary, Metric, Metrics, PlainMetrics
 
 
 class MatrixPrimary(Record):

@@ -22,19 +22,19 @@ from facetask.experiments.matrix.yardstick import direct_config, over, reduction
 from facetask.experiments.pretrain import RESULTS, pretrain
 from facetask.experiments.pretrain_results import PretrainResults
 from facetask.json_record import read_record, write_record
-from facetask.model_description import DESCRIPTION
-from facetask.prepare import prepare
-from facetask.rundir import RunDir
+from facetask.models.model_description import DESCRIPTION
+from facetask.running.prepare import prepare
+from facetask.running.rundir import RunDir
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
-    from facetask.data import Images
+    from facetask.data.images import Images
     from facetask.experiments.config import RunTemplate
     from facetask.plugin_manager import PluginManager
-    from facetask.prepare import Materials
     from facetask.progress import Reporter
-    from facetask.results import Metrics
-    from facetask.satellite import Satellite
+    from facetask.running.prepare import Materials
+    from facetask.running.results import Metrics
+    from facetask.tasks.satellite import Satellite
 
 _JSON = "matrix.json"
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facetask.data.splits import PARTS, Split, group_codes
 from facetask.errors import DataError
-from facetask.satellite import Satellite
-from facetask.splits import PARTS, Split, group_codes
+from facetask.tasks.satellite import Satellite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from facetask.data import Images
+    from facetask.data.images import Images
     from facetask.experiments.pretrain_results import PretrainResults
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from facetask.experiments.matrix import results as shape
-from facetask.outcomes import over_trials
+from facetask.running.outcomes import over_trials
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from facetask.experiments.matrix.config import DirectConfig
     from facetask.experiments.pretrain_results import PretrainResults
     from facetask.plugin_manager import PluginManager
-    from facetask.results import Metric, Metrics
+    from facetask.running.results import Metric, Metrics
 
 
 def direct_config(template: RunTemplate, how: DirectConfig, plugins: PluginManager) -> RunConfig:

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facetask.budget import Budget
-from facetask.cost import network_cost
 from facetask.errors import ConfigError
 from facetask.experiments.pruning_table.rivals import TaskGradients, prune_by_rival
-from facetask.heads import Head, fit_head
-from facetask.keep_sets import Groups, TaskAtCut, TrialCurves, choose_keep_sets
-from facetask.needed_filters import IMAGES as IMAGES_FOR_NEEDS
-from facetask.needed_filters import choose_needed
+from facetask.keep_sets.budget import Budget
+from facetask.keep_sets.by_curve import Groups, TaskAtCut, TrialCurves, choose_keep_sets
+from facetask.keep_sets.by_need import IMAGES as IMAGES_FOR_NEEDS
+from facetask.keep_sets.by_need import choose_needed
+from facetask.networks.cost import network_cost
+from facetask.networks.heads import Head, fit_head
+from facetask.networks.task_network import TaskNetwork
 from facetask.report.format import number
 from facetask.responses import forward_responses
 from facetask.stages.curve import Chooser
 from facetask.stages.prune import choose_cut
 from facetask.stages.rounds import with_heads
-from facetask.task_network import TaskNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from facetask.experiments.pruning_table.config import PruningTableConfig
     from facetask.experiments.pruning_table.rivals import Criterion
     from facetask.experiments.pruning_table.variants import Source
-    from facetask.outcomes import TaskRecord
-    from facetask.results import NetworkCost
-    from facetask.stage_work import StageWork
+    from facetask.running.outcomes import TaskRecord
+    from facetask.running.results import NetworkCost
+    from facetask.running.stage_work import StageWork
     from facetask.surgery import ChannelGraph
 
     KeepSets = Mapping[str, NDArray[np.intp]]

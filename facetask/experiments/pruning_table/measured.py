@@ -7,32 +7,32 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from facetask.config import FinetuneConfig
-from facetask.cost import network_cost
 from facetask.experiments.pruning_table.carved import Carved, Carver
 from facetask.experiments.pruning_table.recalibrate import recalibrate
 from facetask.experiments.pruning_table.results import VariantTrial
 from facetask.experiments.pruning_table.rivals import installed_version
 from facetask.experiments.pruning_table.variants import RIVALS, VARIANTS
-from facetask.heads import fit_head
-from facetask.keep_sets import needs_all_trials
-from facetask.regression import LinearModel
+from facetask.keep_sets.by_curve import needs_all_trials
+from facetask.networks.cost import network_cost
+from facetask.networks.heads import fit_head
 from facetask.report.format import NBSP, duration, number, percent
 from facetask.report.metrics import style
-from facetask.satellite import to_finite
 from facetask.stages.finetune import finetune
 from facetask.stages.rounds import carve_in_rounds
-from facetask.trainer import Teacher
+from facetask.statistics.regression import LinearModel
+from facetask.tasks.satellite import to_finite
+from facetask.training.trainer import Teacher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from facetask.experiments.pruning_table.config import PruningTableConfig
     from facetask.experiments.pruning_table.variants import Variant
-    from facetask.keep_sets import KeepSets
+    from facetask.keep_sets.by_curve import KeepSets
+    from facetask.networks.task_network import TaskNetwork
     from facetask.progress import Reporter
-    from facetask.rundir import RunDir
-    from facetask.task_network import TaskNetwork
-    from facetask.training_file import TrainingFile
+    from facetask.running.rundir import RunDir
+    from facetask.training.training_file import TrainingFile
 
 _UNPRUNED = "unpruned-finetuned.network"
 

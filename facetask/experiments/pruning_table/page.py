@@ -12,7 +12,7 @@ from facetask.experiments.pruning_table.results import PruningTableResults, Tabl
 from facetask.report.format import DASH, duration, human_bytes, human_count, percent, reduction
 from facetask.report.metrics import column_label, metric_text, ordered, style, unit_of
 from facetask.report.tables import Table
-from facetask.results import Metric
+from facetask.running.results import Metric
 
 CLOSE = 0.02
 """How far from the budget MACs may lie and still be called equal."""

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from facetask.json_record import Record, read_record
-from facetask.results import LabelSummary, Metrics, NetworkCost, PlainMetrics
+from facetask.running.results import LabelSummary, Metrics, NetworkCost, PlainMetrics
 
 
 class VariantTrial(Record):

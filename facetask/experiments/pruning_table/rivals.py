@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from facetask.cost import network_cost
 from facetask.errors import SurgeryError
-from facetask.known import spread_of_known
-from facetask.losses import training_loss
-from facetask.task_kind import LOSSES_ON_LOGITS
+from facetask.networks.cost import network_cost
+from facetask.statistics.known import spread_of_known
+from facetask.tasks.task_kind import LOSSES_ON_LOGITS
+from facetask.training.losses import training_loss
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from facetask.loader import ImageLoader
-    from facetask.satellite import Satellite
-    from facetask.splits import Split
-    from facetask.task_kind import Loss
-    from facetask.task_network import TaskNetwork
+    from facetask.data.loader import ImageLoader
+    from facetask.data.splits import Split
+    from facetask.networks.task_network import TaskNetwork
+    from facetask.tasks.satellite import Satellite
+    from facetask.tasks.task_kind import Loss
 
 Criterion = Literal["magnitude", "taylor"]
 STEP, LARGEST_STEP, STEPS, HALVINGS = 0.06, 0.9, 100, 10

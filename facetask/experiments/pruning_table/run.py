@@ -31,11 +31,11 @@ from facetask.experiments.pruning_table.results import (
 from facetask.experiments.pruning_table.rivals import installed_version
 from facetask.experiments.pruning_table.variants import RIVALS, VARIANTS, Source, Variant
 from facetask.json_record import write_record
-from facetask.latency import compare
-from facetask.outcomes import TaskRecord, over_trials
-from facetask.prepare import prepare, respond
-from facetask.rundir import RunDir
-from facetask.stage_work import StageWork, decode, encode
+from facetask.networks.latency import compare
+from facetask.running.outcomes import TaskRecord, over_trials
+from facetask.running.prepare import prepare, respond
+from facetask.running.rundir import RunDir
+from facetask.running.stage_work import StageWork, decode, encode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from facetask.config import RunConfig
     from facetask.experiments.pruning_table.config import PruningTableConfig
     from facetask.plugin_manager import PluginManager
-    from facetask.prepare import Materials
     from facetask.progress import Reporter
     from facetask.responses import Responses
-    from facetask.results import PlainMetrics
+    from facetask.running.prepare import Materials
+    from facetask.running.results import PlainMetrics
 
 RESULTS = "ablate.json"
 BATCHES = (1, 32)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from facetask.config import config_differences
 from facetask.errors import DataError
-from facetask.results import LabelSummary, Metric, Results, read_results
+from facetask.running.results import LabelSummary, Metric, Results, read_results
 from facetask.yaml_loader import load_yaml
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
-    from facetask.kinds import TaskSpec
     from facetask.progress import Reporter
+    from facetask.tasks.kinds import TaskSpec
 
 
 @dataclass(frozen=True)

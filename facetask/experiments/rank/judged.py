@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facetask import metrics
-from facetask.known import mean_of_known
 from facetask.records import ScoreProblem
 from facetask.stages.regress import scaled_targets
+from facetask.statistics.known import mean_of_known
+from facetask.tasks import metrics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from facetask.satellite import Satellite
-    from facetask.splits import Split
+    from facetask.data.splits import Split
     from facetask.stages.regress import TapFit
+    from facetask.tasks.satellite import Satellite
 
 
 class Judged:

@@ -15,7 +15,7 @@ from facetask.experiments.rank.results import Agreement, RankedTask, Ranking, Ra
 from facetask.report.format import DASH, duration, listed, number, percent, plus_minus
 from facetask.report.metrics import column_label, metric_text, style, unit_of
 from facetask.report.tables import Table
-from facetask.results import Metric
+from facetask.running.results import Metric
 
 _FEW = 5
 

@@ -23,21 +23,21 @@ from facetask.experiments.rank.finetuned import Measured, measured_in
 from facetask.experiments.rank.judged import Judged
 from facetask.experiments.rank.orders import over_networks, over_taps, ranking_of
 from facetask.json_record import write_record
-from facetask.outcomes import over_trials
-from facetask.prepare import prepare, respond
-from facetask.satellite import seed_of_trial
+from facetask.running.outcomes import over_trials
+from facetask.running.prepare import prepare, respond
 from facetask.stages.regress import TapFit, fit_tap
+from facetask.tasks.satellite import seed_of_trial
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig
     from facetask.experiments.config import RunTemplate
     from facetask.experiments.rank.config import NetworkChoice
     from facetask.plugin_manager import PluginManager
-    from facetask.prepare import Materials
     from facetask.progress import Reporter
     from facetask.records import Score, ScoreProblem
     from facetask.responses import Responses
-    from facetask.satellite import Satellite
+    from facetask.running.prepare import Materials
+    from facetask.tasks.satellite import Satellite
 
 
 def rank(

@@ -11,7 +11,7 @@ from facetask.experiments.sweep.config import Combination
 from facetask.experiments.sweep.results import SweepNetwork, SweepTask
 from facetask.report.metrics import main_metric, mean_of, style
 from facetask.report.tables import best_tap_metrics
-from facetask.results import Metric, Metrics, Results, TaskResult
+from facetask.running.results import Metric, Metrics, Results, TaskResult
 
 Finished: TypeAlias = tuple[Combination, Results]
 

@@ -12,7 +12,7 @@ from facetask.experiments.sweep.results import SweepNetwork, SweepResults, Sweep
 from facetask.report.format import count, duration, human_bytes, human_count, listed, percent
 from facetask.report.metrics import column_label, mean_of, metric_text, ordered, style, unit_of
 from facetask.report.tables import Table
-from facetask.results import Metric
+from facetask.running.results import Metric
 
 _MOST_METRICS = 3
 _WRITTEN = {

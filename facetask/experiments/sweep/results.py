@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from facetask.json_record import Record, read_record
-from facetask.results import LabelSummary, Metric, Metrics, NetworkCost
+from facetask.running.results import LabelSummary, Metric, Metrics, NetworkCost
 
 FORMAT_VERSION = 1
 

@@ -21,9 +21,9 @@ from facetask.json_record import write_record
 from facetask.plugin_manager import PluginManager
 from facetask.progress import Filtered
 from facetask.report.format import duration
-from facetask.results import read_results
-from facetask.rundir import RunDir
 from facetask.runner import run
+from facetask.running.results import read_results
+from facetask.running.rundir import RunDir
 
 if TYPE_CHECKING:
     from facetask.config import RunConfig

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from facetask.data.loader import ImageLoader
 from facetask.experiments.transfer.results import PARTS, Part, Seconds
-from facetask.loader import ImageLoader
 
 if TYPE_CHECKING:
     import numpy as np

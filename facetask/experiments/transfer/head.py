@@ -15,22 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from facetask.augment import Augment
 from facetask.config import FinetuneConfig
 from facetask.errors import ConfigError, DataError
 from facetask.experiments.transfer.clock import Stopwatch, TimedLoader
-from facetask.known import mean_of_known, spread_of_known
-from facetask.losses import training_loss
-from facetask.metrics import scaled_rmse
-from facetask.task_kind import LOSSES_ON_LOGITS
+from facetask.statistics.known import mean_of_known, spread_of_known
+from facetask.tasks.metrics import scaled_rmse
+from facetask.tasks.task_kind import LOSSES_ON_LOGITS
+from facetask.training.augment import Augment
+from facetask.training.losses import training_loss
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from facetask.data.splits import Split
     from facetask.experiments.transfer.config import RecipeConfig
     from facetask.experiments.transfer.results import Seconds
-    from facetask.satellite import Satellite
-    from facetask.splits import Split
+    from facetask.tasks.satellite import Satellite
 
     Batch = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.bool_] | None]
 

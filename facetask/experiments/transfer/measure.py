@@ -17,14 +17,14 @@ from facetask.experiments.transfer.config import MEASURED_EPOCHS
 from facetask.experiments.transfer.head import augmenting, cached, live, train_head
 from facetask.experiments.transfer.passes import of_the_labels, surroundings
 from facetask.experiments.transfer.results import Measured, Method, Seconds
-from facetask.heads import fit_head
-from facetask.prepare import respond
-from facetask.satellite import to_finite
-from facetask.stage_work import StageWork
+from facetask.networks.heads import fit_head
+from facetask.running.prepare import respond
+from facetask.running.stage_work import StageWork
 from facetask.stages.prune import build_pruned, choose_cut
 from facetask.stages.regress import Regression, regress
-from facetask.trainer import Teacher
-from facetask.training import train
+from facetask.tasks.satellite import to_finite
+from facetask.training.epochs import train
+from facetask.training.trainer import Teacher
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from facetask.config import RunConfig
     from facetask.experiments.transfer.config import TransferConfig
     from facetask.experiments.transfer.head import TrainedHead
-    from facetask.prepare import Materials
     from facetask.progress import Reporter
     from facetask.responses import Responses
-    from facetask.rundir import RunDir
+    from facetask.running.prepare import Materials
+    from facetask.running.rundir import RunDir
 
 
 @dataclass(frozen=True)

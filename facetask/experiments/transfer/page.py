@@ -23,7 +23,7 @@ from facetask.experiments.transfer.tables import (
 )
 from facetask.report.format import NBSP, listed, number
 from facetask.report.metrics import mean_of, metric_text, style, unit_of
-from facetask.results import Metric
+from facetask.running.results import Metric
 
 _MOST_NAMES = 3
 _BUSY = (

@@ -11,15 +11,15 @@ import numpy as np
 from facetask.experiments.transfer.clock import Stopwatch, TimedLoader
 from facetask.experiments.transfer.results import Pass, Seconds
 from facetask.responses import SHARD_ROWS, Responses, forward_responses
-from facetask.stage_work import StageWork
+from facetask.running.stage_work import StageWork
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facetask.config import RunConfig
-    from facetask.prepare import Materials
     from facetask.progress import Reporter
-    from facetask.rundir import RunDir
+    from facetask.running.prepare import Materials
+    from facetask.running.rundir import RunDir
 
 _TASK = "passes"
 _NOTHING = Responses(np.zeros((0, 0), dtype=np.float32), {})

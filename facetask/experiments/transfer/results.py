@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from facetask.json_record import Record, read_record
-from facetask.results import LabelSummary, Metric, Metrics
+from facetask.running.results import LabelSummary, Metric, Metrics
 
 Method = Literal["regression", "recipe", "cached", "finetuning"]
 Pass = Literal["responses", "features"]

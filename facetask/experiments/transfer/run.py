@@ -22,10 +22,10 @@ from facetask.experiments.transfer.measure import Measuring
 from facetask.experiments.transfer.passes import Passes
 from facetask.experiments.transfer.results import PASS_OF, Method, MethodTrial, Seconds
 from facetask.json_record import write_record
-from facetask.outcomes import over_trials
-from facetask.prepare import prepare
-from facetask.results import Metric
-from facetask.rundir import RunDir
+from facetask.running.outcomes import over_trials
+from facetask.running.prepare import prepare
+from facetask.running.results import Metric
+from facetask.running.rundir import RunDir
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from facetask.experiments.transfer.config import TransferConfig
     from facetask.plugin_manager import PluginManager
     from facetask.progress import Reporter
-    from facetask.satellite import Satellite
+    from facetask.tasks.satellite import Satellite
 
     Trials = Mapping[Method, Sequence[MethodTrial]]
 

@@ -15,7 +15,7 @@ from facetask.experiments.transfer.results import (
 from facetask.report.format import DASH, MINUS, NBSP, duration, number, plus_minus
 from facetask.report.metrics import column_label, metric_text, ordered, style, unit_of
 from facetask.report.tables import Table
-from facetask.results import Metric
+from facetask.running.results import Metric
 
 GOAL_ALONE, GOAL_SHARED, GOAL_TASKS, GOAL_POINTS = 78.0, 300.0, 7, 1.0
 TITLES: dict[Method, str] = {

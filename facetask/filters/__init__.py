@@ -1,0 +1,1 @@
+"""What ``facetask filters`` shows: single filters, and selectors beside each other."""

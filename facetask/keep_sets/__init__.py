@@ -1,0 +1,1 @@
+"""Which filters are kept: by the curves, by need, within a budget."""

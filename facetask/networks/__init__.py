@@ -1,0 +1,1 @@
+"""Base networks and pruned ones: built, loaded, headed, counted and timed."""

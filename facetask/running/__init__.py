@@ -1,0 +1,1 @@
+"""A run on its way: prepared, computed trial by trial, stored and put together."""

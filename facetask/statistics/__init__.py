@@ -1,0 +1,1 @@
+"""What everything is computed from: moments, regressions, characteristic curves, knees."""

@@ -1,0 +1,1 @@
+"""Satellite tasks: their labels, their kinds, how they are decided and measured."""

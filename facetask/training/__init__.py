@@ -1,0 +1,1 @@
+"""Training: epochs, steps, what is minimised."""
