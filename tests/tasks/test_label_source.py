@@ -209,7 +209,8 @@ def test_two_processes_at_once_do_not_disturb_each_other(data: FaceData) -> None
 import sys, time
 from pathlib import Path
 import numpy as np
-from facetask import FaceData, label_images, label_source
+from facetask import FaceData, label_images
+from facetask.tasks import label_source
 label_source.WRITE_EVERY_S = 0.0
 paths = sorted(Path(sys.argv[1]).glob("*.png"))[::int(sys.argv[2])]
 def compute(some):
