@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from facetask.experiments.pruning_table.config import PruningTableConfig
     from facetask.experiments.pruning_table.variants import Variant
     from facetask.keep_sets.by_curve import KeepSets
+    from facetask.networks.heads import Head
     from facetask.networks.task_network import TaskNetwork
     from facetask.progress import Reporter
     from facetask.running.rundir import RunDir
@@ -148,27 +149,29 @@ class Measurer:
 
     def _with_fitted_head(self, carved: Carved) -> _Outcome:
         """Measure with a head fitted on the network's own responses; the unpruned network's are known."""
-        if carved is self.carver.carved("unpruned"):
-            head = self.carver.whole_head
-        else:
-            head = fit_head(self.carver.forward(carved.network.backbone), self._work.task, self._work.split)
+        known = carved is self.carver.carved("unpruned")
+        head = self.carver.whole_head if known else self._fitted_head(carved.network)
         return _Outcome(head.metrics_validation, head.metrics)
 
     def _recalibrated(self, carved: Carved) -> _Outcome:
         """Measure a copy whose batch norm is recalibrated, with a head fitted on its responses."""
         network = carved.copy()
         recalibrate(network.backbone, self.carver.images(self.carver.reconstruct))
-        head = fit_head(self.carver.forward(network.backbone), self._work.task, self._work.split)
+        head = self._fitted_head(network)
         return _Outcome(head.metrics_validation, head.metrics)
+
+    def _fitted_head(self, network: TaskNetwork) -> Head:
+        """Return the task's head on a network's own responses."""
+        return fit_head(self.carver.forward(network.backbone), self._work.task, self._work.split)
 
     def _trained(
         self, carved: Carved, variant: Variant, teacher: Teacher | None, saved: TrainingFile | None
     ) -> tuple[_Outcome, TaskNetwork]:
         """Train a copy of a carved network and measure it; return it with its outputs in the label's unit."""
-        work, network = self._work, carved.copy()
+        network = carved.copy()
         start = None
         if variant.step != "from scratch":
-            head = fit_head(self.carver.forward(network.backbone), work.task, work.split)
+            head = self._fitted_head(network)
             network.set_heads([head.model])
             start = [head.gentle]
         return self._train(network, start, variant, teacher, saved), network

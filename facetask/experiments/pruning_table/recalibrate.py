@@ -15,7 +15,7 @@ _BATCH = 64
 
 def has_batch_norm(module: nn.Module) -> bool:
     """Return whether there is anything to recalibrate."""
-    return any(isinstance(layer, _BatchNorm) and layer.track_running_stats for layer in module.modules())
+    return bool(_layers(module))
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def recalibrate(backbone: nn.Module, images: Tensor) -> None:
         backbone: The network; it is left in evaluation mode.
         images: Normalised images, ``(n, channels, height, width)``.
     """
-    layers = [layer for layer in backbone.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    layers = _layers(backbone)
     momenta = [layer.momentum for layer in layers]
     backbone.eval()
     for layer in layers:
@@ -38,3 +38,8 @@ def recalibrate(backbone: nn.Module, images: Tensor) -> None:
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     backbone.eval()
+
+
+def _layers(module: nn.Module) -> list[_BatchNorm]:
+    """Return the layers that keep statistics."""
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
