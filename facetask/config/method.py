@@ -92,7 +92,7 @@ class PruneConfig(Section):
     macs: Annotated[float, Field(gt=0, le=1)] | None = None
     size: Annotated[float, Field(gt=0, le=1)] | None = None
     round_to: Annotated[int, Field(ge=1)] = 1
-    reconstruct: Annotated[int, Field(ge=0)] = 256
+    reconstruct: Annotated[int, Field(ge=0)] = 1024
     share: bool = False
     rounds: Annotated[int, Field(ge=0)] = 0
 

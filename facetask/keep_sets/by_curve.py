@@ -90,11 +90,13 @@ class TaskAtCut:
     Attributes:
         task: The task.
         graph: The graph that ends at its cut.
+        responses: Those of the cut's filters, ``(n_images, n_filters)``.
         trials: The trial's curves, then those of the other trials, which only some settings need.
     """
 
     task: Satellite
     graph: ChannelGraph
+    responses: NDArray[np.float32]
     trials: Sequence[TrialCurves]
 
     @property

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facetask.keep_sets.by_curve import GroupChoice, Groups, TaskAtCut, choose
+from facetask.keep_sets.by_curve import Choice, GroupChoice, Groups, TaskAtCut, choose
 from facetask.keep_sets.widths import give_every_tap_one, rounded
 from facetask.statistics.knees import ranked
 
@@ -47,13 +46,13 @@ def choose_needed(
         for each in tasks
     ]
     wanted: dict[str, NDArray[np.intp]] = {}
+    heads: dict[str, NDArray[np.float64]] = {}
     for each, choice in zip(tasks, choices, strict=True):
         wanted[each.cut] = np.union1d(wanted.get(each.cut, choice.support), choice.support)
-    outputs = Counter[str]()
-    for each in tasks:
-        outputs[each.cut] += each.task.targets.shape[1]
+        weights = _head(each, choice)
+        heads[each.cut] = np.hstack([heads.get(each.cut, weights[:, :0]), weights])
     size = None if budget.size is None else budget.size * base.size_bytes
-    needed = graph.needed(wanted, images, budget.macs * base.macs, size, outputs)
+    needed = graph.needed(wanted, heads, images[:IMAGES], budget.macs * base.macs, size)
     keep: dict[str, NDArray[np.intp]] = {}
     told: list[list[GroupChoice]] = [[] for _ in tasks]
     for group, need in zip(graph.groups, needed, strict=True):
@@ -84,3 +83,13 @@ def choose_needed(
                 )
             )
     return keep, tuple(tuple(groups) for groups in told)
+
+
+def _head(each: TaskAtCut, choice: Choice) -> NDArray[np.float64]:
+    """Return the weights of a task's head on the cut's filters that its label chooses, ``(n_filters, n_outputs)``."""
+    x, targets, split = each.responses[:, choice.support], each.task.targets, each.trials[0].split
+    train, validation = split.train, split.validation
+    model = each.task.kind.fit_head(x[train], targets[train], x[validation], targets[validation])
+    weights = np.zeros((each.responses.shape[1], targets.shape[1]))
+    weights[choice.support] = model.coef
+    return weights

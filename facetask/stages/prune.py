@@ -196,7 +196,10 @@ def prune(
     cuts = [choose_cut(each.regression, settings.cut, network.graph) for each in tasks]
     graphs = {cut: network.graph.cut(cut) for cut in cuts}
     graph = graphs[cuts[0]] if len(graphs) == 1 else network.graph.cut(*graphs)
-    at_cut = [TaskAtCut(each.task, graphs[cut], each.trials) for each, cut in zip(tasks, cuts, strict=True)]
+    at_cut = [
+        TaskAtCut(each.task, graphs[cut], responses.tap(cut), each.trials)
+        for each, cut in zip(tasks, cuts, strict=True)
+    ]
     shape = network.preprocessing.input_shape
     cost_base = network_cost(network.module, shape)
     heads = [(cut, each.task.targets.shape[1]) for each, cut in zip(tasks, cuts, strict=True)]

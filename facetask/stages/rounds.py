@@ -87,7 +87,7 @@ def carve_in_rounds(
         graph = _trained(graph, trained.backbone)
         x = forward(trained.backbone)
         at_cut = [
-            TaskAtCut(each.task, graph.cut(each.cut), [_redrawn(network, graph, each, x[:, columns])])
+            TaskAtCut(each.task, graph.cut(each.cut), x[:, columns], [_redrawn(network, graph, each, x[:, columns])])
             for columns, each in zip(trained.reads, tasks, strict=True)
         ]
         kept, groups = choose(graph, at_cut, budget.on_the_way(start, base, done / rounds))

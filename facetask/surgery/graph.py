@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
@@ -155,33 +156,39 @@ class ChannelGraph:
     def needed(
         self,
         keep: KeepSets,
+        heads: Mapping[str, NDArray[np.float64]],
         images: Tensor,
         macs: float,
         size_bytes: float | None = None,
-        outputs: Mapping[str, int] | None = None,
     ) -> tuple[NeededComponents, ...]:
-        """Return what each coupled group must keep so that what is kept above it can still be computed.
+        """Return what each coupled group must keep so that what the heads read can still be computed.
 
         Args:
-            keep: Filters that are kept in any case; those of the tap at the cut, as a rule.
+            keep: Filters that are kept in any case: those that the heads read, as a rule.
+            heads: For each tap whose pooled responses linear heads read, their weights ``(n_filters, n_outputs)``.
             images: Normalised images, ``(n, channels, height, width)``.
             macs: Multiply–accumulates of the pruned network for one image, which are not exceeded unless what is kept
                 in any case costs more.
             size_bytes: The same for the bytes of its tensors, heads included; None for no limit.
-            outputs: For each tap that heads read, their outputs.
 
         Raises:
-            SurgeryError: If a tap is unknown, or an index is out of range.
+            SurgeryError: If a tap is unknown, or a head's weights are not those of its filters.
         """
         wanted = self._labelling.components.fixed.copy()
         for name, filters in keep.items():
             wanted[requested_of(name, filters, self._components)] = True
+        for name, weights in heads.items():
+            if weights.ndim != 2 or len(weights) != self.tap(name).n_filters:
+                raise SurgeryError(
+                    f"{name}: a head's weights are {weights.shape} instead of ({self.tap(name).n_filters}, n_outputs)"
+                )
         groups = [components_of(group, self._components) for group in self.groups]
-        readers = find_readers(self._network, self._labelling, images)
+        at = {self._nodes[self.tap(name).node]: torch.from_numpy(weights) for name, weights in heads.items()}
+        readers = find_readers(self._network, self._labelling, at, images)
         limits = [Limit(macs_of(self._network, self._labelling), macs)]
         if size_bytes is not None:
-            heads = [part for tap, n in (outputs or {}).items() for part in head_bytes(self._components[tap], n)]
-            limits.append(Limit((*bytes_of(self._network, self._labelling), *heads), max(size_bytes, 1.0)))
+            ends = [part for tap, w in heads.items() for part in head_bytes(self._components[tap], w.shape[1])]
+            limits.append(Limit((*bytes_of(self._network, self._labelling), *ends), max(size_bytes, 1.0)))
         kept, rankings = choose_by_needs(readers, groups, wanted, limits)
         orders = [rankings[index].order if index in rankings else own[:0] for index, own in enumerate(groups)]
         return tuple(

@@ -1,16 +1,17 @@
 """What the layers above need: filters chosen so that what is kept above them can still be computed.
 
 A layer that mixes channels reads kept channels x̃ of its input x and should still give its kept outputs y = W x. The
-best that least squares can do is W B x̃ (see ``reconstruct``), and what it misses of y is known from the second moments
-of x alone, for any choice of channels. So the channels of a coupled group are ranked by forward selection: the one that
+best that least squares can do, pixel by pixel, is W B x̃ (see ``reconstruct``), and what it misses of y is known from
+the second moments of x alone, for any choice of channels. What is missed counts as much as the heads' outputs suffer
+from it (see ``sensitivity``). So the channels of a coupled group are ranked by forward selection: the one that
 explains most of what its readers have still to be told, for what it costs, comes first. Groups are done from the cut
-downwards, several times over, since what is kept of one decides what the others must tell and what they cost. One price
-for all groups then meets the limit, of multiply–accumulates, say. With two limits, cost is a mixture of both, and it is
-the mixture at which both are met together.
+downwards, several times over, since what is kept of one decides what the others must tell and what they cost. One
+price for all groups then meets the limit, of multiply–accumulates, say. With two limits, cost is a mixture of both,
+and it is the mixture at which both are met together.
 
 Source: the idea of choosing channels by what the next layer can be given is that of J.-H. Luo, J. Wu, W. Lin,
-"ThiNet" (arXiv 1707.06342); weighing all layers by one price, needs restricted to what is kept above, and groups that
-several layers read are ours.
+"ThiNet" (arXiv 1707.06342); weighing all layers by one price, needs restricted to what is kept above, in units of the
+heads' outputs, and groups that several layers read are ours.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from torch import Tensor, fx, nn
 from facetask.surgery.expenses import Limit, channels, weighted_layer
 from facetask.surgery.groups import CoupledGroup
 from facetask.surgery.labelling import Labelling
-from facetask.surgery.values import Values, affordable
+from facetask.surgery.sensitivity import Heads, sensitivities
+from facetask.surgery.values import Values, affordable, evenly
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -47,7 +49,7 @@ class Reader:
         inputs: Component of each input channel, ``(n_in,)``.
         outputs: Component of each output channel, ``(n_out,)``.
         moments: Second moments of the input channels, ``(n_in, n_in)``.
-        weights: Each output's weights in units of its standard deviation, ``(n_out, n_in, n_offsets)``.
+        weights: Each output's weights times the root of its sensitivity, ``(n_out, n_in, n_offsets)``.
     """
 
     inputs: Indices
@@ -74,25 +76,28 @@ class Ranking:
 
 
 @torch.no_grad()
-def find_readers(network: fx.GraphModule, labelling: Labelling, images: Tensor) -> tuple[Reader, ...]:
+def find_readers(network: fx.GraphModule, labelling: Labelling, heads: Heads, images: Tensor) -> tuple[Reader, ...]:
     """Return every use of a layer that mixes channels, with what it reads of some images.
 
     Args:
         network: The traced network.
         labelling: Its labels.
+        heads: What the network is for.
         images: Normalised images, ``(n, channels, height, width)``; where their maps would take too much memory, only
             the first are used.
     """
-    values = Values(network, affordable(network, images))
+    images = affordable(network, images)
+    layers = {node: layer for node in network.graph.nodes if (layer := _mixing(network, labelling, node)) is not None}
+    sensitivity = sensitivities(network, layers, heads, images)
+    values = Values(network, images)
     found = []
     for node in network.graph.nodes:
-        layer = weighted_layer(network, labelling, node)
-        if layer is None or labelling.layers[str(node.target)].columns is None:
-            values.step(node)
-            continue
-        x = values.of[node.all_input_nodes[0]]
+        if node in layers:
+            inputs, outputs = channels(layers[node], labelling, node)
+            moments = _moments(values.of[node.all_input_nodes[0]], channels_last=isinstance(layers[node], nn.Linear))
+            weights = _weights(layers[node]) * sensitivity[node].sqrt()[:, None, None]
+            found.append(Reader(inputs, outputs, moments.numpy(), weights.numpy()))
         values.step(node)
-        found.append(_reader(layer, *channels(layer, labelling, node), x, values.of[node]))
     return tuple(found)
 
 
@@ -184,19 +189,19 @@ def _choose(
     return kept, rankings
 
 
-def _reader(layer: nn.Module, inputs: Indices, outputs: Indices, x: Tensor, y: Tensor) -> Reader:
-    """Return one use of a layer."""
-    linear, transposed = isinstance(layer, nn.Linear), isinstance(layer, nn.ConvTranspose2d)
+def _mixing(network: nn.Module, labelling: Labelling, node: fx.Node) -> nn.Module | None:
+    """Return the layer that a node calls, if it mixes channels."""
+    layer = weighted_layer(network, labelling, node)
+    return None if layer is None or labelling.layers[str(node.target)].columns is None else layer
+
+
+def _weights(layer: nn.Module) -> Tensor:
+    """Return a layer's weights, ``(n_out, n_in, n_offsets)``."""
     weight = layer.get_parameter("weight").double()
-    weight = weight.transpose(0, 1) if transposed else weight
+    weight = weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight
     weight = weight.flatten(2) if weight.dim() > 2 else weight[:, :, None]
     groups = getattr(layer, "groups", 1)
-    if groups > 1:
-        weight = _dense(weight, groups)
-    few, many = (_samples(maps, linear) for maps in (x, y))
-    spread = many.var(0, correction=0).sqrt()
-    unit = torch.where(spread > 1e-6 * spread.max(), spread, torch.inf)  # a dead output needs nothing
-    return Reader(inputs, outputs, (few.T @ few / len(few)).numpy(), (weight / unit[:, None, None]).numpy())
+    return _dense(weight, groups) if groups > 1 else weight
 
 
 def _dense(weight: Tensor, groups: int) -> Tensor:
@@ -208,11 +213,11 @@ def _dense(weight: Tensor, groups: int) -> Tensor:
     return dense
 
 
-def _samples(maps: Tensor, channels_last: bool) -> Tensor:
-    """Return pixels of maps as float64, ``(n, n_channels)``, evenly drawn where there are too many."""
+def _moments(maps: Tensor, *, channels_last: bool) -> Tensor:
+    """Return the second moments of maps' channels, ``(n_channels, n_channels)``, over evenly drawn pixels."""
     pixels = (maps if channels_last else maps.movedim(1, -1)).flatten(0, -2)
-    chosen = torch.linspace(0, len(pixels) - 1, min(len(pixels), MOST_PIXELS)).long()
-    return pixels[chosen].double()
+    few = pixels[evenly(len(pixels), MOST_PIXELS)].double()
+    return few.T @ few / len(few)
 
 
 def _keep(kept: NDArray[np.bool_], group: Indices, ranking: Ranking, wanted: NDArray[np.bool_], price: float) -> None:
@@ -299,7 +304,7 @@ def _need(reader: Reader, place: Indices, kept: NDArray[np.bool_]) -> _Need | No
     mine, outputs = place[reader.inputs], kept[reader.outputs]
     if not (mine >= 0).any() or not outputs.any():
         return None
-    weights = reader.weights[outputs].transpose(1, 0, 2).reshape(len(mine), -1) / np.sqrt(outputs.sum())
+    weights = reader.weights[outputs].transpose(1, 0, 2).reshape(len(mine), -1)
     values, vectors = np.linalg.eigh(weights @ weights.T)  # as few columns as say the same
     inside = values > 1e-9 * values[-1]
     need = _Need(reader.moments, vectors[:, inside] * np.sqrt(values[inside]), mine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from facetask.surgery.labelling import tensors_in
@@ -17,6 +18,12 @@ def affordable(network: fx.GraphModule, images: Tensor) -> Tensor:
     maps = tensors_in([node.meta.get(VALUE) for node in network.graph.nodes])
     largest = max(value.numel() // BATCH for value in maps)
     return images[: max(1, MOST_BYTES // (largest * images.element_size()))]
+
+
+def evenly(n: int, most: int) -> Tensor:
+    """Return at most so many of n places, evenly spaced."""
+    count = min(n, most)
+    return torch.arange(count) * n // max(count, 1)
 
 
 class Values:

@@ -68,7 +68,7 @@ def keep_sets(
         graph,
         follows or {},
         None,  # type: ignore[arg-type]
-        [TaskAtCut(None, graph, trials)],  # type: ignore[arg-type]
+        [TaskAtCut(None, graph, None, trials)],  # type: ignore[arg-type]
         PruneConfig(couple=couple, round_to=round_to, **(prune or {})),  # type: ignore[arg-type]
     )
     return {tap: kept.tolist() for tap, kept in keep.items()}, choices
@@ -326,7 +326,7 @@ def test_a_coupled_group_s_curve_is_drawn_on_every_trial_s_split_once_and_only_w
 
     def keep(*order: int, **settings: Any) -> int:
         picked = [trials[index] for index in order]
-        task = TaskAtCut(None, graph, picked)  # type: ignore[arg-type]
+        task = TaskAtCut(None, graph, None, picked)  # type: ignore[arg-type]
         _, ((choice,),) = choose_keep_sets(graph, {}, None, [task], PruneConfig(**settings))  # type: ignore[arg-type]
         assert choice.curve is pickers[order[0]]._answer
         return choice.kept
@@ -385,7 +385,7 @@ def shared(
         return SimpleNamespace(groups=tuple(own), taps=[SimpleNamespace(name=tap) for tap in (*names, cut)])
 
     at_cut = [
-        TaskAtCut(None, graph(own, cut), [TrialCurves(None, Curves(curves), Picker())])  # type: ignore[arg-type]
+        TaskAtCut(None, graph(own, cut), None, [TrialCurves(None, Curves(curves), Picker())])  # type: ignore[arg-type]
         for own, cut, curves in tasks
     ]
     follows = settings.pop("follows", {})

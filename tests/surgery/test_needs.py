@@ -26,14 +26,21 @@ def keep_sets(graph: ChannelGraph, at_cut: list[int], share: float, size: float 
     """What is kept of every tap at a share of the cut graph's own multiply–accumulates, and one of its size."""
     whole = network_cost(graph.module(), SHAPE)
     size_bytes = None if size is None else size * whole.size_bytes
-    found = graph.needed(
-        {graph.taps[-1].name: at_cut}, images(SHAPE, batch=8), share * whole.macs, size_bytes=size_bytes
-    )
+    cut = graph.taps[-1]
+    heads = {cut.name: head(cut.n_filters, at_cut)}
+    found = graph.needed({cut.name: at_cut}, heads, images(SHAPE, batch=8), share * whole.macs, size_bytes)
     return {
         tap: np.flatnonzero(need.kept[group.component[tap]])
         for group, need in zip(graph.groups, found, strict=True)
         for tap in group.taps
     }
+
+
+def head(n_filters: int, kept: list[int], n_outputs: int = 2) -> np.ndarray:
+    """Random weights on the kept filters, ``(n_filters, n_outputs)``."""
+    weights = np.zeros((n_filters, n_outputs))
+    weights[kept] = np.random.default_rng(0).normal(size=(len(kept), n_outputs))
+    return weights
 
 
 class Chain(nn.Module):
@@ -71,19 +78,23 @@ def test_the_ranking_starts_with_the_filter_that_least_squares_gets_most_from() 
     network = randomise(Chain(), 3)
     graph = cut_graph(network)
     batch = images(SHAPE, batch=8)
-    found = graph.needed({"top": [0, 2]}, batch, network_cost(graph.module(), SHAPE).macs)
+    weights = head(4, [0, 2], 1)
+    macs = network_cost(graph.module(), SHAPE).macs
+    found = graph.needed({"top": [0, 2]}, {"top": weights}, batch, macs)
     order = next(need.order for group, need in zip(graph.groups, found, strict=True) if group.taps == ("middle",))
     with torch.no_grad():
         x = torch.relu(network.middle(torch.relu(network.low(batch))))
-        y = network.top(x)[:, [0, 2]]
+    y = network.top(x).requires_grad_()
+    outputs = torch.relu(y).mean((2, 3)) @ torch.from_numpy(weights)
+    (gradient,) = torch.autograd.grad(outputs.sum(), y)
+    sensitivity = gradient.square().sum((2, 3)).mean(0).numpy()[[0, 2]]
     pixels = x.movedim(1, -1).flatten(0, -2).numpy()
-    spread = y.movedim(1, -1).flatten(0, -2).numpy().std(0)
-    weights = network.top.weight.detach().numpy()[[0, 2]].reshape(2, 8, -1) / spread[:, None, None]
+    columns = network.top.weight.detach().numpy()[[0, 2]].reshape(2, 8, -1) * np.sqrt(sensitivity)[:, None, None]
 
     def missed(kept: tuple[int, ...]) -> float:
         few = pixels[:, list(kept)]
         back, *_ = np.linalg.lstsq(few, pixels, rcond=None)
-        return float(np.square(np.einsum("ocs,nc->nos", weights, pixels - few @ back)).sum())
+        return float(np.square(np.einsum("ocs,nc->nos", columns, pixels - few @ back)).sum())
 
     first = min(range(8), key=lambda one: missed((one,)))
     second = min((one for one in range(8) if one != first), key=lambda one: missed((first, one)))
@@ -184,9 +195,14 @@ def test_the_choice_loses_less_than_most_random_ones_of_the_same_cost(share: flo
     assert error(chosen) < np.quantile(others, 0.25)
 
 
-def test_a_filter_that_is_not_there_is_an_error() -> None:
+def test_what_is_not_there_is_an_error() -> None:
     graph = cut_graph(randomise(Chain(), 0))
+    weights = head(4, [0])
     with pytest.raises(SurgeryError, match="filter 4 is out of range"):
-        graph.needed({"top": [4]}, images(SHAPE), 1e9)
+        graph.needed({"top": [4]}, {"top": weights}, images(SHAPE), 1e9)
     with pytest.raises(SurgeryError, match=r"unknown tap 'tpo'; did you mean 'top'"):
-        graph.needed({"tpo": [0]}, images(SHAPE), 1e9)
+        graph.needed({"tpo": [0]}, {"top": weights}, images(SHAPE), 1e9)
+    with pytest.raises(SurgeryError, match=r"no tap 'tpo' in this network; did you mean 'top'"):
+        graph.needed({"top": [0]}, {"tpo": weights}, images(SHAPE), 1e9)
+    with pytest.raises(SurgeryError, match=r"top: a head's weights are \(3, 2\) instead of \(4, n_outputs\)"):
+        graph.needed({"top": [0]}, {"top": weights[:3]}, images(SHAPE), 1e9)

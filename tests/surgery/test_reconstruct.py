@@ -46,19 +46,76 @@ def test_nothing_is_lost_where_the_dropped_filters_are_combinations_of_the_kept(
     assert (found - expected).abs().max() < 1e-3 * (plain - expected).abs().max()
 
 
-def test_the_weights_are_those_of_ridge_regression_of_all_channels_on_the_kept(images: Tensor) -> None:
-    network = randomise(chain(), 1)
+def ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Ridge regression without an intercept, by stacking."""
+    penalty = np.sqrt(RIDGE * np.square(x).sum(0).mean())
+    stacked = np.vstack([x, penalty * np.eye(x.shape[1])])
+    return np.linalg.lstsq(stacked, np.vstack([y, np.zeros((x.shape[1], y.shape[1]))]), rcond=None)[0]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 1, 1), (2, 0, 1), ((1, 2), (0, 2), (2, 1))])
+def test_the_weights_are_those_of_ridge_regression(
+    *,
+    bias: bool,
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int],
+    dilation: int | tuple[int, int],
+) -> None:
+    """First of all channels on the kept, pixel by pixel; then of what the outputs miss on all that a filter sees."""
+    images = torch.randn(32, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    network = chain()
+    network[2] = nn.Conv2d(16, 8, 3, stride, padding, dilation, bias=bias)
+    randomise(network, 1)
     keep = [1, 4, 6, 11, 15]
     found = ChannelGraph.trace(network, SHAPE).cut("2").pruned({"0": keep}, images).module().get_submodule("2")
     with torch.no_grad():
-        x = network[:2](images).permute(0, 2, 3, 1).flatten(0, 2).numpy()
-    few = x[:, keep]
-    penalty = RIDGE * np.square(few).sum(0).mean()
-    back = np.linalg.lstsq(
-        np.vstack([few, np.sqrt(penalty) * np.eye(len(keep))]), np.vstack([x, np.zeros((len(keep), 16))]), rcond=None
-    )[0]
-    expected = np.einsum("ochw,kc->okhw", network[2].weight.detach().numpy(), back)
+        x = network[:2](images)
+        y = network[2](x).movedim(1, -1).flatten(0, 2).numpy()
+        wide = x.movedim(1, -1).flatten(0, 2).numpy()
+        start = np.einsum("ochw,kc->okhw", network[2].weight.numpy(), ridge(wide[:, keep], wide))
+        seen = nn.functional.unfold(x[:, keep], 3, dilation, padding, stride).movedim(1, -1).flatten(0, 1).numpy()
+    missed = y - seen @ start.reshape(8, -1).T
+    if bias:
+        missed -= network[2].bias.detach().numpy()
+        seen = np.hstack([seen, np.ones((len(seen), 1))])
+    correction = ridge(seen, missed)
+    expected = start + correction[:45].T.reshape(start.shape)
+    assert np.allclose(found.weight.detach().numpy(), expected, rtol=1e-7, atol=1e-9)
+    if bias:
+        moved = (found.bias - network[2].bias).detach().numpy()
+        assert np.allclose(moved, correction[45], rtol=1e-7, atol=1e-9)
+
+
+def test_with_few_pixels_each_channel_is_told_from_the_kept_at_its_own(images: Tensor) -> None:
+    """Too few for all weights of a filter, enough for a map of channels."""
+    network = randomise(chain(), 1)
+    keep, few = [1, 4, 6, 11, 15], images[:2, :, :6, :6]
+    graph = ChannelGraph.trace(network, (3, 6, 6)).cut("2")
+    found = graph.pruned({"0": keep}, few).module().get_submodule("2")
+    with torch.no_grad():
+        wide = network[:2](few).movedim(1, -1).flatten(0, 2).numpy()
+    expected = np.einsum("ochw,kc->okhw", network[2].weight.detach().numpy(), ridge(wide[:, keep], wide))
     assert np.allclose(found.weight.detach().numpy(), expected, rtol=1e-8, atol=1e-10)
+    assert torch.equal(found.bias, network[2].bias)
+
+
+def test_neighbouring_pixels_tell_what_the_kept_channels_do_not(images: Tensor) -> None:
+    """A filter that is another one, shifted by a pixel, is told by that one's neighbours."""
+    network = chain()
+    with torch.no_grad():
+        first, second = network[0], network[2]
+        first.weight[:] = 0.0
+        first.weight[:8, :, 1, 1] = torch.randn(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+        first.weight[8:, :, 1, 2] = first.weight[:8, :, 1, 1]
+        first.bias[8:] = first.bias[:8]
+        second.weight[:, 8:, :, 2] = 0.0  # of the shifted ones it sees what it could see of the others
+        inner = nn.Sequential(first, network[1], second, network[3])
+        second.padding = (0, 0)
+        graph = ChannelGraph.trace(inner, SHAPE).cut("2")
+        expected = inner(images).mean((2, 3))
+        plain, found = (graph.pruned({"0": list(range(8))}, given).module()(images) for given in (None, images))
+    assert (found - expected).abs().max() < 0.1 * (plain - expected).abs().max()
 
 
 def test_the_layers_below_are_reconstructed_first(images: Tensor) -> None:

@@ -99,7 +99,8 @@ def test_filters_that_a_lower_head_reads_are_kept_and_the_budget_is_met(graph: C
     cut = graph.cut(*cuts)
     wanted = {"blocks.1.0": [3, 7], "blocks.2.0": [0, 1]}
     base = sum(group.n_components for group in cut.groups)
-    few, many = (cut.needed(wanted, images(SHAPE, batch=8), budget) for budget in (1.0, 1e12))
+    heads = {tap: np.eye(cut.tap(tap).n_filters)[:, filters] for tap, filters in wanted.items()}
+    few, many = (cut.needed(wanted, heads, images(SHAPE, batch=8), budget) for budget in (1.0, 1e12))
     for needed in (few, many):
         for tap, filters in wanted.items():
             ((group, need),) = [each for each in zip(cut.groups, needed, strict=True) if tap in each[0].taps]

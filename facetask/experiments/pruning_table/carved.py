@@ -15,7 +15,6 @@ from facetask.errors import ConfigError
 from facetask.experiments.pruning_table.rivals import TaskGradients, prune_by_rival
 from facetask.keep_sets.budget import Budget
 from facetask.keep_sets.by_curve import Groups, TaskAtCut, TrialCurves, choose_keep_sets
-from facetask.keep_sets.by_need import IMAGES as IMAGES_FOR_NEEDS
 from facetask.keep_sets.by_need import choose_needed
 from facetask.networks.cost import network_cost
 from facetask.networks.heads import Head, fit_head
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
     KeepSets = Mapping[str, NDArray[np.intp]]
 
-DEFAULT_IMAGES = 256
+DEFAULT_IMAGES = 1024
 CLOSE_ENOUGH = 0.01
 SMALLEST_THRESHOLD, HALVINGS, TRIES = 1e-5, 14, 4
 
@@ -203,7 +202,7 @@ class Carver:
             work, outcomes = replace(self.work, trial=trial), self._record.trials[trial]
             assert outcomes.curve is not None
             found.append(TrialCurves(work.split, outcomes.curve, self._chooser(work.seed), outcomes.group_curves))
-        return TaskAtCut(self.work.task, self.graph, found)
+        return TaskAtCut(self.work.task, self.graph, self.work.responses.tap(self.cut), found)
 
     def needed(self, graph: ChannelGraph, tasks: Sequence[TaskAtCut], budget: Budget) -> tuple[KeepSets, Groups]:
         """Return what need keeps of a graph that ends at the cut, in its numbering, within a budget.
@@ -213,7 +212,7 @@ class Carver:
         aim = budget.macs * self.base_cost.macs
         given, before = budget, 0
         best: tuple[float, KeepSets, Groups] | None = None
-        images = self.images(IMAGES_FOR_NEEDS)
+        images = self.images(self.reconstruct)
         for _ in range(TRIES):
             wanted, groups = choose_needed(graph, tasks, self.settings, given, images, self.base_cost)
             keep = graph.resolve(wanted)
