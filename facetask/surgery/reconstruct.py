@@ -39,8 +39,9 @@ def reconstruct(
 ) -> None:
     """Fold what can be told of the dropped channels into the pruned network's weights, in place.
 
-    Grouped convolutions, layers that are used more than once and layers that see too few pixels for a fit (of a gate,
-    on pooled maps) are left as they are.
+    Layers that are used more than once and layers that see too few pixels for a fit (of a gate, on pooled maps) are
+    left as they are. The filters of a grouped convolution read no other channels than before; they are fitted to what
+    the pruned network gives of these.
 
     Args:
         network: The original.
@@ -55,71 +56,91 @@ def reconstruct(
     copies = {node.name: node for node in small.graph.nodes}
     original, pruned = Values(network, images), Values(small, images)
     for node in network.graph.nodes:
-        copy = copies[node.name]
-        if node.op == "call_module" and uses[str(node.target)] == 1:
-            target, source = str(node.target), node.args[0]
+        copy, target = copies[node.name], str(node.target)
+        outputs = _outputs_to_fit(network, labelling, kept, node) if uses[target] == 1 else None
+        if outputs is None:
+            original.step(node)
+        else:
             layer, new = network.get_submodule(target), small.get_submodule(target)
-            if isinstance(layer, nn.Conv2d) and isinstance(new, nn.Conv2d) and layer.groups == 1:
-                outputs = labelling.layers[target].slices["weight"][0]
-                if outputs is not None and not bool(kept.along(labelling.values[source], 1).all()):
-                    wide, narrow = original.of[source], pruned.of[copy.args[0]]
-                    _refit(layer, new, layer.weight[kept.indices(outputs)], wide, narrow)
-        original.step(node)
+            assert isinstance(layer, nn.Conv2d)
+            assert isinstance(new, nn.Conv2d)
+            x, narrow = original.of[node.all_input_nodes[0]], pruned.of[copy.all_input_nodes[0]]
+            original.step(node)
+            if _mapped_back(layer, new, outputs, x, narrow) and _is_plain(layer):
+                _correct(new, narrow, original.of[node], outputs)
         pruned.step(copy)
 
 
-def _refit(layer: nn.Conv2d, new: nn.Conv2d, weight: Tensor, x: Tensor, narrow: Tensor) -> None:
-    """Change a pruned layer's weights.
+def _outputs_to_fit(network: nn.Module, labelling: Labelling, kept: Kept, node: fx.Node) -> Tensor | None:
+    """Return which outputs are kept of the convolution that a node calls; None unless it is one that lost inputs."""
+    if node.op != "call_module" or not isinstance(network.get_submodule(str(node.target)), nn.Conv2d):
+        return None
+    labels = labelling.layers[str(node.target)].slices["weight"][0]
+    if labels is None or bool(kept.along(labelling.values[node.all_input_nodes[0]], 1).all()):
+        return None
+    return kept.indices(labels)
+
+
+def _mapped_back(layer: nn.Conv2d, new: nn.Conv2d, outputs: Tensor, x: Tensor, narrow: Tensor) -> bool:
+    """Give a pruned convolution the weights that read its input's best guess of all channels; tell whether that can be.
 
     Args:
         layer: The original.
-        new: The layer of the pruned network.
-        weight: The original's weights of the kept filters, ``(n_kept_filters, n_channels, height, width)``.
+        new: The convolution of the pruned network.
+        outputs: The original's outputs that it has.
         x: What the original reads.
-        narrow: What the pruned layer reads.
+        narrow: What the pruned one reads.
     """
-    back = _map_back(x, narrow)
-    if back is None:
-        return
-    new.weight.copy_(torch.einsum("ochw,ck->okhw", weight.double(), back))
-    if _is_plain(layer):
-        _correct(new, weight, x, narrow)
-
-
-def _map_back(x: Tensor, narrow: Tensor) -> Tensor | None:
-    """Return the least-squares map from kept channels to all, ``(n_channels, n_kept)``, or None for too few pixels."""
+    if layer.groups > 1:  # each filter has all that it read
+        return True
     wide, few = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (x, narrow))
     if len(few) < PIXELS_FOR_A_WEIGHT * few.shape[1]:
-        return None
+        return False
     chosen = evenly(len(few), MOST_PIXELS)
     wide, few = wide[chosen].double(), few[chosen].double()
-    found = _solve(few.T @ few, few.T @ wide)
-    return None if found is None else found.T
+    moments = few.T @ few
+    if not moments.any():  # nothing comes through, from which anything could be told
+        return False
+    back = _solve(moments, few.T @ wide)
+    new.weight.copy_(torch.einsum("ochw,kc->okhw", layer.weight[outputs].double(), back))
+    return True
 
 
-def _correct(new: nn.Conv2d, weight: Tensor, x: Tensor, narrow: Tensor) -> None:
-    """Bring a pruned layer's outputs nearer to the original's, where there are pixels enough for all its weights."""
-    windows, original = _Windows.of(new, narrow), _Windows.of(new, x)
-    n = new.weight[0].numel()
+def _is_plain(layer: nn.Conv2d) -> bool:
+    """Return whether a convolution does nothing to its input but pad it with zeros, as it says."""
+    return type(layer).forward is nn.Conv2d.forward and layer.padding_mode == "zeros"
+
+
+def _correct(new: nn.Conv2d, narrow: Tensor, y: Tensor, outputs: Tensor) -> None:
+    """Bring a pruned convolution's outputs nearer to the original's, where there are pixels enough for all its weights.
+
+    Args:
+        new: The convolution.
+        narrow: What it reads.
+        y: What the original gives.
+        outputs: Which of its channels the pruned one has.
+    """
+    windows, groups, n = _Windows(new, narrow, (y.shape[2], y.shape[3])), new.groups, new.weight[0].numel()
     if n > MOST_WEIGHTS or len(windows) < PIXELS_FOR_A_WEIGHT * n:
         return
-    has_bias = new.bias is not None
-    moments = torch.zeros(n + has_bias, n + has_bias, dtype=torch.float64, device=x.device)
-    cross = moments.new_zeros(n + has_bias, len(weight))
+    weight = new.weight.reshape(groups, -1, n)
+    if new.bias is not None:
+        weight = torch.cat([weight, new.bias.reshape(groups, -1, 1)], dim=2)
+    width = weight.shape[2]
+    moments = torch.zeros(groups, width, width, dtype=torch.float64, device=y.device)
+    cross = moments.new_zeros(groups, width, weight.shape[1])
     pixels = evenly(len(windows), max(MOST_PIXELS, PIXELS_FOR_A_WEIGHT * n))
     for chosen in torch.split(pixels, PIXELS_AT_ONCE):
-        seen = windows[chosen]
-        missed = original[chosen] @ weight.flatten(1).T - seen @ new.weight.flatten(1).T
-        if has_bias:
-            seen = F.pad(seen, (0, 1), value=1.0)
-        moments += seen.T @ seen
-        cross += seen.T @ missed
-    found = _solve(moments, cross)
-    if found is None:
-        return
-    new.weight.add_(found[:n].T.reshape(new.weight.shape))
+        image, row, column = windows.places(chosen)
+        seen = windows[chosen].reshape(len(chosen), groups, n).movedim(1, 0)
+        seen = F.pad(seen, (0, width - n), value=1.0)
+        wanted = y[image, :, row, column][:, outputs].reshape(len(chosen), groups, -1).movedim(1, 0)
+        moments += seen.mT @ seen
+        cross += seen.mT @ (wanted - seen @ weight.mT)
+    correction = _solve(moments, cross).mT.flatten(0, 1)
+    new.weight.add_(correction[:, :n].reshape(new.weight.shape))
     if new.bias is not None:
-        new.bias.add_(found[n])
+        new.bias.add_(correction[:, n])
 
 
 @dataclass(frozen=True)
@@ -136,25 +157,20 @@ class _Windows:
     maps: Tensor
     size: tuple[int, int]
 
-    @classmethod
-    def of(cls, layer: nn.Conv2d, maps: Tensor) -> _Windows:
-        """Return the windows of some maps."""
-        right, bottom = layer._reversed_padding_repeated_twice[1::2]
-        left, top = layer._reversed_padding_repeated_twice[::2]
-        spans = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        whole = (maps.shape[2] + top + bottom, maps.shape[3] + left + right)
-        height, width = ((n - span) // s + 1 for n, span, s in zip(whole, spans, layer.stride, strict=True))
-        return cls(layer, maps, (height, width))
-
     def __len__(self) -> int:
         """Return the number of pixels of all images' outputs."""
         return len(self.maps) * self.size[0] * self.size[1]
 
+    def places(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the image, row and column of some pixels, counted through all images, row by row."""
+        height, width = self.size
+        return pixels // (height * width), pixels // width % height, pixels % width
+
     def __getitem__(self, pixels: Tensor) -> Tensor:
         """Return what is seen for some pixels, in the order of a filter's weights, ``(n, channels × kernel)``."""
-        image, place = pixels // (self.size[0] * self.size[1]), pixels % (self.size[0] * self.size[1])
-        left, top = self.layer._reversed_padding_repeated_twice[::2]
-        corner = place // self.size[1] * self.layer.stride[0] - top, place % self.size[1] * self.layer.stride[1] - left
+        image, row, column = self.places(pixels)
+        top, left = _padding(self.layer)
+        corner = row * self.layer.stride[0] - top, column * self.layer.stride[1] - left
         seen = [self._at(image, *corner, *offset) for offset in product(*map(range, self.layer.kernel_size))]
         return torch.stack(seen, dim=2).flatten(1)
 
@@ -166,16 +182,19 @@ class _Windows:
         return self.maps[image, :, y.clamp(0, height - 1), x.clamp(0, width - 1)] * inside[:, None]
 
 
-def _solve(moments: Tensor, cross: Tensor) -> Tensor | None:
-    """Return the ridge regression of given moments; None where nothing comes through, from which to tell anything."""
-    size = moments.diagonal().mean()
-    if size == 0:
-        return None
-    moments.diagonal().add_(RIDGE * size)
+def _padding(layer: nn.Conv2d) -> tuple[int, int]:
+    """Return how many zeros a convolution puts before the first row and before the first column."""
+    if layer.padding == "same":
+        top, left = (d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+    else:
+        top, left = (0, 0) if isinstance(layer.padding, str) else layer.padding
+    return int(top), int(left)
+
+
+def _solve(moments: Tensor, cross: Tensor) -> Tensor:
+    """Return the ridge regressions of given moments ``(…, n, n)``; zeros where nothing comes through to tell from."""
+    size = moments.diagonal(dim1=-2, dim2=-1).mean(-1)
+    penalty = torch.where(size > 0, RIDGE * size, 1.0)
+    moments.diagonal(dim1=-2, dim2=-1).add_(penalty[..., None])
     solution: Tensor = torch.linalg.solve(moments, cross)
     return solution
-
-
-def _is_plain(layer: nn.Conv2d) -> bool:
-    """Return whether a layer pads its input with zeros as it says, and does nothing else to it."""
-    return type(layer).forward is nn.Conv2d.forward and layer.padding_mode == "zeros"

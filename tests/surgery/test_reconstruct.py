@@ -15,11 +15,9 @@ from facetask.testing import tiny_network
 SHAPE = (3, 12, 12)
 
 
-def chain(*, groups: int = 1) -> nn.Sequential:
+def chain() -> nn.Sequential:
     """Two convolutions, the first of which has each filter twice, at another scale."""
-    network = nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1, groups=groups), nn.ReLU()
-    )
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1), nn.ReLU())
     randomise(network, 0)
     first = network[0]
     with torch.no_grad():
@@ -54,12 +52,14 @@ def ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 1, 1), (2, 0, 1), ((1, 2), (0, 2), (2, 1))])
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation"), [(1, 1, 1), (2, 0, 1), ((1, 2), (0, 2), (2, 1)), (1, "same", 2)]
+)
 def test_the_weights_are_those_of_ridge_regression(
     *,
     bias: bool,
     stride: int | tuple[int, int],
-    padding: int | tuple[int, int],
+    padding: int | tuple[int, int] | str,
     dilation: int | tuple[int, int],
 ) -> None:
     """First of all channels on the kept, pixel by pixel; then of what the outputs miss on all that a filter sees."""
@@ -74,7 +74,8 @@ def test_the_weights_are_those_of_ridge_regression(
         y = network[2](x).movedim(1, -1).flatten(0, 2).numpy()
         wide = x.movedim(1, -1).flatten(0, 2).numpy()
         start = np.einsum("ochw,kc->okhw", network[2].weight.numpy(), ridge(wide[:, keep], wide))
-        seen = nn.functional.unfold(x[:, keep], 3, dilation, padding, stride).movedim(1, -1).flatten(0, 1).numpy()
+        zeros = dilation if padding == "same" else padding
+        seen = nn.functional.unfold(x[:, keep], 3, dilation, zeros, stride).movedim(1, -1).flatten(0, 1).numpy()
     missed = y - seen @ start.reshape(8, -1).T
     if bias:
         missed -= network[2].bias.detach().numpy()
@@ -132,13 +133,45 @@ def test_the_layers_below_are_reconstructed_first(images: Tensor) -> None:
 
 
 def test_what_cannot_be_fitted_is_left_as_it_is(images: Tensor) -> None:
-    grouped = ChannelGraph.trace(chain(groups=2), SHAPE).cut("2")
-    keep = grouped.resolve({"0": [0, 1, 2, 8, 9, 10]})
-    assert len(keep["0"]) < 16
-    few = ChannelGraph.trace(chain(), (3, 1, 1)).cut("2")  # eight pixels for eight channels
-    for graph, kept, given in [(grouped, keep, images), (few, {"0": list(range(8))}, images[:, :, :1, :1])]:
-        plain, found = (graph.pruned(kept, batch).module().get_submodule("2").weight for batch in (None, given))
-        assert torch.equal(plain, found)
+    graph = ChannelGraph.trace(chain(), (3, 1, 1)).cut("2")  # eight pixels for eight channels
+    given = images[:, :, :1, :1]
+    plain, found = (
+        graph.pruned({"0": list(range(8))}, batch).module().get_submodule("2").weight for batch in (None, given)
+    )
+    assert torch.equal(plain, found)
+
+
+@pytest.mark.parametrize("groups", [2, 16])
+def test_the_filters_of_a_grouped_convolution_are_fitted_to_their_own_outputs(groups: int) -> None:
+    """They read what is left of a layer that could not be told exactly."""
+    images = torch.randn(32, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    network = nn.Sequential(
+        nn.Conv2d(3, 12, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(12, 16, 1),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, 2, padding=1, groups=groups),
+        nn.ReLU(),
+    )
+    graph = ChannelGraph.trace(randomise(network, 2), SHAPE).cut("4")
+    keep = graph.resolve({"0": list(range(6)), "2": [0, 1, 2, 8, 9, 10]})
+    kept = keep["4"].tolist()
+    assert len(kept) < 16 if groups == 16 else kept
+    plain, found = (graph.pruned(keep, given).module() for given in (None, images))
+    with torch.no_grad():
+        wanted = network[:5](images)[:, kept].movedim(1, -1).flatten(0, 2).numpy()
+        x = found.get_submodule("2")(torch.relu(found.get_submodule("0")(images))).relu()
+        weight, bias = (getattr(plain.get_submodule("4"), name).numpy() for name in ("weight", "bias"))
+    new = found.get_submodule("4")
+    width = new.weight.shape[1]
+    for index in range(len(kept)):
+        own = x[:, index // (len(kept) // new.groups) * width :][:, :width]
+        seen = nn.functional.unfold(own, 3, 1, 1, 2).movedim(1, -1).flatten(0, 1).detach().numpy()
+        missed = wanted[:, [index]] - seen @ weight[index].reshape(-1, 1) - bias[index]
+        correction = ridge(np.hstack([seen, np.ones((len(seen), 1))]), missed)[:, 0]
+        expected = weight[index].ravel() + correction[:-1]
+        assert np.allclose(new.weight[index].detach().numpy().ravel(), expected, rtol=1e-7, atol=1e-9)
+        assert np.allclose(new.bias[index].item(), bias[index] + correction[-1], rtol=1e-7, atol=1e-9)
 
 
 def test_a_layer_that_is_used_twice_keeps_its_weights(images: Tensor) -> None:
