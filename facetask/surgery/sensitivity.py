@@ -12,10 +12,11 @@ damage" (1989), and M. Mozer, P. Smolensky, "Skeletonization" (1988).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+from facetask.surgery.values import Values
 
 IMAGES_AT_ONCE = 16
 SMALLEST_SPREAD = 1e-9
@@ -48,13 +49,11 @@ def sensitivities(
             outputs, moved = _run(network, nodes, heads, part)
             # Signs by lots: the squared gradient of such a sum is, on average, the sum of the squared gradients.
             signs = torch.randint(0, 2, outputs.shape, generator=chance).to(outputs) * 2 - 1
-            gradients = torch.autograd.grad((outputs * weight * signs).sum(), list(moved.values()), allow_unused=True)
+            total = (outputs * weight * signs).sum()
+            gradients = torch.autograd.grad(total, list(moved.values()), materialize_grads=True)
         for node, gradient in zip(moved, gradients, strict=True):
-            if gradient is not None:
-                channels = gradient.movedim(1 if gradient.dim() == 4 else -1, 0).flatten(1)
-                found[node] = found.get(node, 0) + channels.double().square().sum(1) / len(images)
-            else:
-                found.setdefault(node, moved[node].new_zeros(moved[node].shape[1 if moved[node].dim() == 4 else -1]))
+            channels = gradient.movedim(1 if gradient.dim() == 4 else -1, 0).flatten(1)
+            found[node] = found.get(node, 0) + channels.double().square().sum(1) / len(images)
     return found
 
 
@@ -62,21 +61,14 @@ def _run(
     network: fx.GraphModule, nodes: Collection[fx.Node], heads: Heads, images: Tensor
 ) -> tuple[Tensor, dict[fx.Node, Tensor]]:
     """Return the heads' outputs without biases, ``(n, n_outputs)``, and zeros that were added to nodes' values."""
-    of: dict[fx.Node, Any] = {}
+    values = Values(network, images)
     moved: dict[fx.Node, Tensor] = {}
     outputs: list[Tensor] = []
     for node in network.graph.nodes:
-        if node.op == "output":
-            break
-        if node.op == "placeholder":
-            value: Any = images.clone()  # in-place operations must not reach the caller's
-        else:
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), of.__getitem__)
-            value = getattr(fx.Interpreter(network), node.op)(node.target, args, kwargs)
+        values.step(node)
         if node in nodes:
-            moved[node] = torch.zeros_like(value).requires_grad_()
-            value = value + moved[node]
+            moved[node] = torch.zeros_like(values.of[node]).requires_grad_()
+            values.of[node] = values.of[node] + moved[node]
         if node in heads:
-            outputs.append(value.mean((2, 3)) @ heads[node].to(value))
-        of[node] = value
+            outputs.append(values.of[node].mean((2, 3)) @ heads[node].to(values.of[node]))
     return torch.cat(outputs, dim=1), moved
