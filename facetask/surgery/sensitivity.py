@@ -52,8 +52,9 @@ def sensitivities(
             total = (outputs * weight * signs).sum()
             gradients = torch.autograd.grad(total, list(moved.values()), materialize_grads=True)
         for node, gradient in zip(moved, gradients, strict=True):
-            channels = gradient.movedim(1 if gradient.dim() == 4 else -1, 0).flatten(1)
-            found[node] = found.get(node, 0) + channels.double().square().sum(1) / len(images)
+            channels = gradient.movedim(1 if gradient.dim() == 4 else -1, 0).flatten(1).double()
+            finite = torch.where(channels.isfinite(), channels, 0.0)  # a root has no gradient at zero
+            found[node] = found.get(node, 0) + finite.square().sum(1) / len(images)
     return found
 
 

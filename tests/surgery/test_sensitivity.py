@@ -79,3 +79,12 @@ def test_an_output_that_is_constant_needs_nothing_and_the_images_stay() -> None:
     found = measured(network, torch.zeros(3, 1, dtype=torch.float64), batch)
     assert not any(value.any() for value in found.values())
     assert torch.equal(batch, before)
+
+
+def test_where_there_is_no_gradient_nothing_is_added() -> None:
+    class Rooted(Two):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(self.top(self.relu(self.low(x)).sqrt()))
+
+    found = measured(randomise(Rooted(), 0), torch.ones(3, 1, dtype=torch.float64), images(SHAPE, batch=4))
+    assert all(value.isfinite().all() and value.any() for value in found.values())
