@@ -143,7 +143,7 @@ def test_the_shortest_configuration_has_the_documented_defaults(load, tmp_path):
         "macs": None,
         "size": None,
         "round_to": 1,
-        "reconstruct": 256,
+        "reconstruct": 1024,
         "share": False,
         "rounds": 0,
     }
