@@ -129,7 +129,7 @@ def _correct(new: nn.Conv2d, narrow: Tensor, y: Tensor, outputs: Tensor) -> None
     width = weight.shape[2]
     moments = torch.zeros(groups, width, width, dtype=torch.float64, device=y.device)
     cross = moments.new_zeros(groups, width, weight.shape[1])
-    pixels = evenly(len(windows), max(MOST_PIXELS, PIXELS_FOR_A_WEIGHT * n))
+    pixels = evenly(len(windows), max(MOST_PIXELS, PIXELS_FOR_A_WEIGHT * n)).to(y.device)
     for chosen in torch.split(pixels, PIXELS_AT_ONCE):
         image, row, column = windows.places(chosen)
         seen = windows[chosen].reshape(len(chosen), groups, n).movedim(1, 0)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facetask.config import PruneConfig
 from facetask.errors import ConfigError
 from facetask.experiments.pruning_table.rivals import TaskGradients, prune_by_rival
 from facetask.keep_sets.budget import Budget
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from facetask.config import PruneConfig
     from facetask.experiments.pruning_table.config import PruningTableConfig
     from facetask.experiments.pruning_table.rivals import Criterion
     from facetask.experiments.pruning_table.variants import Source
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     KeepSets = Mapping[str, NDArray[np.intp]]
 
-DEFAULT_IMAGES = 1024
 CLOSE_ENOUGH = 0.01
 SMALLEST_THRESHOLD, HALVINGS, TRIES = 1e-5, 14, 4
 
@@ -99,7 +98,7 @@ class Carver:
             made: dict[Source, Callable[[], Carved]] = {
                 "unpruned": self._unpruned,
                 "sliced": lambda: self._by_keep_sets(self._by_label, None),
-                "label": lambda: self._by_keep_sets(self._by_label, self.images(self.reconstruct)),
+                "label": lambda: self._by_keep_sets(self._by_label, self.images),
                 "need": self._by_need,
                 "magnitude": lambda: self._by_rival("magnitude"),
                 "taylor": lambda: self._by_rival("taylor"),
@@ -191,7 +190,7 @@ class Carver:
     def _by_need(self) -> Carved:
         """Return the network that keeps what the layers above need."""
         keep, _ = self.needed(self.graph, [self.at_cut], self.budget_of_need)
-        return self.keeping(self.graph, keep, self.images(self.reconstruct))
+        return self.keeping(self.graph, keep, self.images)
 
     @cached_property
     def at_cut(self) -> TaskAtCut:
@@ -212,9 +211,8 @@ class Carver:
         aim = budget.macs * self.base_cost.macs
         given, before = budget, 0
         best: tuple[float, KeepSets, Groups] | None = None
-        images = self.images(self.reconstruct)
         for _ in range(TRIES):
-            wanted, groups = choose_needed(graph, tasks, self.settings, given, images, self.base_cost)
+            wanted, groups = choose_needed(graph, tasks, self.settings, given, self.images, self.base_cost)
             keep = graph.resolve(wanted)
             macs = self._macs(keep, graph)
             if best is None or abs(macs - aim) < best[0]:
@@ -255,16 +253,13 @@ class Carver:
         """Return a backbone's pooled responses for all labelled images, ``(n_images, n_filters)``."""
         return forward_responses(backbone, self.work.materials.loader, self.work.task.labelled.nonzero()[0])
 
-    def images(self, n: int) -> Tensor:
-        """Return normalised training images, those on which the run's own pruning would look."""
+    @cached_property
+    def images(self) -> Tensor:
+        """Normalised training images, those on which the run's own pruning would look; by default where it has none."""
+        n = self.settings.reconstruct or PruneConfig().reconstruct
         rows = np.random.default_rng(self.work.seed).permutation(self.work.split.train)[:n]
         ((_, inputs),) = self.work.materials.loader.batches(rows, [np.arange(len(rows))])
         return inputs
-
-    @property
-    def reconstruct(self) -> int:
-        """On how many images reconstruction looks; where the run has none, as many as by default."""
-        return self.settings.reconstruct or DEFAULT_IMAGES
 
     def _chooser(self, seed: int) -> Chooser:
         """Return the selector for a trial's seed."""

@@ -156,7 +156,7 @@ class Measurer:
     def _recalibrated(self, carved: Carved) -> _Outcome:
         """Measure a copy whose batch norm is recalibrated, with a head fitted on its responses."""
         network = carved.copy()
-        recalibrate(network.backbone, self.carver.images(self.carver.reconstruct))
+        recalibrate(network.backbone, self.carver.images)
         head = self._fitted_head(network)
         return _Outcome(head.metrics_validation, head.metrics)
 
@@ -225,7 +225,7 @@ class Measurer:
             [carver.at_cut],
             rounds,
             carver.budget_of_need,
-            carver.images(carver.reconstruct),
+            carver.images,
             carver.forward,
             carver.needed,
             train,
