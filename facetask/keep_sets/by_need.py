@@ -9,6 +9,7 @@ import numpy as np
 
 from facetask.keep_sets.by_curve import Choice, GroupChoice, Groups, TaskAtCut, choose
 from facetask.keep_sets.widths import give_every_tap_one, rounded
+from facetask.networks.heads import fit_head
 from facetask.statistics.knees import ranked
 
 if TYPE_CHECKING:
@@ -87,9 +88,7 @@ def choose_needed(
 
 def _head(each: TaskAtCut, choice: Choice) -> NDArray[np.float64]:
     """Return the weights of a task's head on the cut's filters that its label chooses, ``(n_filters, n_outputs)``."""
-    x, targets, split = each.responses[:, choice.support], each.task.targets, each.trials[0].split
-    train, validation = split.train, split.validation
-    model = each.task.kind.fit_head(x[train], targets[train], x[validation], targets[validation])
-    weights = np.zeros((each.responses.shape[1], targets.shape[1]))
-    weights[choice.support] = model.coef
+    weights = np.zeros((each.responses.shape[1], each.task.targets.shape[1]))
+    head = fit_head(each.responses[:, choice.support], each.task, each.trials[0].split)
+    weights[choice.support] = head.model.coef
     return weights
